@@ -52,7 +52,8 @@ BREAKS = {
         "INSERT INTO stream_parts VALUES ('nobody', 1, x'5b5d')"
     ),
     "a function has an endpoint, and an app if it is present": (
-        "INSERT INTO functions VALUES ('f', 'nobody', 'n', '', 1, NULL, x'5b5d', x'7b7d')"
+        "INSERT INTO functions "
+        "VALUES ('f', 'nobody', 'n', '', 1, 0, NULL, x'5b5d', x'7b7d', x'7b7d')"
     ),
     "events that started a function belong to a run, and are an array": (
         "INSERT INTO function_runs VALUES ('nobody', x'5b5d')"

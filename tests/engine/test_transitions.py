@@ -16,8 +16,9 @@ from stephttp._wire.opcodes import Op, OpCode
 from stephttp.engine import Backoff, Settings
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.inputs import CallFailure, FailureKind, Hints, Moment, Origin
+from stephttp.engine.model.known_endpoint import Endpoint
 from stephttp.engine.model.refused import Refused
-from stephttp.engine.model.run import Endpoint, Known, Run, RunStatus, Snapshot
+from stephttp.engine.model.run import Known, Run, RunStatus, Snapshot
 from stephttp.engine.model.timer import RESUME, Timer, TimerKind
 from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.rules.endings import call_failed, cancelled, failed, finished, overdue

@@ -14,7 +14,8 @@ from stephttp._wire.opcodes import Op
 from stephttp.engine import Settings
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.inputs import Moment, Origin
-from stephttp.engine.model.run import Endpoint, Known, Run, RunStatus, Snapshot
+from stephttp.engine.model.known_endpoint import Endpoint
+from stephttp.engine.model.run import Known, Run, RunStatus, Snapshot
 from stephttp.engine.model.timer import RESUME, Timer, TimerKind
 from stephttp.engine.rules.endings import cancelled
 from stephttp.engine.rules.transitions import apply_ops, arrived, fell_due

@@ -14,8 +14,9 @@ from stephttp._wire.opcodes import Op
 from stephttp.engine import Settings
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.inputs import Moment, Origin
+from stephttp.engine.model.known_endpoint import Endpoint
 from stephttp.engine.model.refused import Refused
-from stephttp.engine.model.run import Endpoint, Known, NewRun, Run, RunStatus, Snapshot, Step
+from stephttp.engine.model.run import Known, NewRun, Run, RunStatus, Snapshot, Step
 from stephttp.engine.model.timer import RESUME, Timer, TimerKind
 from stephttp.engine.model.tokens import new_job_id, new_ulid
 from stephttp.engine.rules.transitions import apply_ops

@@ -77,7 +77,7 @@ def test_what_says_the_same_has_the_same_digest() -> None:
 
 
 def test_what_a_newer_engine_can_do_is_registered_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = body(config("f", "go", throttle={"limit": 1}))
+    said = body(config("f", "go", throttle={"limit": 1, "period": "1s"}))
     before = registration.read(said, "a")
     monkeypatch.setattr(registration, "_CAN_DO", registration._CAN_DO | {"throttle"})
     after = registration.read(said, "a")

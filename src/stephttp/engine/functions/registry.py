@@ -10,13 +10,12 @@ from functools import partial
 from stephttp.engine.live.changes import AfterCommit
 from stephttp.engine.logs import log_event
 from stephttp.engine.model.function import Function, Registration
+from stephttp.engine.model.function_start import Start, StartingEvent
 from stephttp.engine.model.inputs import EventArrival, Moment
 from stephttp.engine.model.refused import Refused
-from stephttp.engine.model.run import Endpoint
 from stephttp.engine.outbound.egress import Egress
 from stephttp.engine.rules.conditions import expressions
-from stephttp.engine.rules.functions import registration
-from stephttp.engine.rules.functions.starting import StartingEvent
+from stephttp.engine.rules.functions import planning, registration
 from stephttp.engine.rules.functions.triggers import Triggers
 from stephttp.engine.store.function_rows import is_known, load_functions
 from stephttp.engine.store.store import Store
@@ -83,8 +82,8 @@ class Functions:
         unit = partial(registered_functions.invoke, slug=slug, event=event, at=self._moment())
         await self._store.write(unit, self._after.follow_all)
 
-    async def started_by(self, received: Sequence[EventArrival]) -> dict[str, list[Endpoint]]:
-        """Return the functions that events start, by the ids of these.
+    async def started_by(self, received: Sequence[EventArrival]) -> dict[str, list[Start]]:
+        """Return what events start, by the ids of these.
 
         Conditions may take some time, for thousands of events more than others can wait. So they
         are evaluated in a thread, for one request after the other, before events are stored.
@@ -114,12 +113,14 @@ async def read_registration(body: bytes, sdk: str) -> Registration:
 
 def _started_by(
     triggers: Triggers, received: Sequence[EventArrival], now_ms: int
-) -> dict[str, list[Endpoint]]:
+) -> dict[str, list[Start]]:
     started = {}
     for event in received:
         content = expressions.read_event(event.body) if triggers.looks_into(event.name) else None
         if functions := triggers.started_by(event.name, content, now_ms):
-            started[event.event_id] = functions
+            first = StartingEvent(event.event_id, event.name, event.ts, event.body)
+            starts = [planning.plan(function, first, content, now_ms) for function in functions]
+            started[event.event_id] = starts
     return started
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from stephttp.engine.model.function_start import Start
 from stephttp.engine.model.run import NewRun, Run, Step
 from stephttp.engine.model.timer import Timer
 from stephttp.engine.model.values import Value
@@ -68,7 +69,8 @@ class Change(Value, frozen=True, gc=False):
         dropped: timers that are no longer open.
         ended: the run ended just now: its timers are deleted, and waiting readers are woken.
         call: the endpoint must be called now.
-        invoked: new runs that this one has started, each with its first change.
+        invoked: new runs of endpoints that this one has started, each with its first change.
+        starts: functions that it starts.
         displaced: waits (run id, step id) that another step took over; now only their timeout
             can end them.
         others: changes of other runs that followed from this one.
@@ -87,6 +89,7 @@ class Change(Value, frozen=True, gc=False):
     ended: bool = False
     call: bool = False
     invoked: tuple[tuple[NewRun, Change], ...] = ()
+    starts: tuple[Start, ...] = ()
     displaced: tuple[tuple[str, str], ...] = ()
     others: tuple[Change, ...] = ()
     history: tuple[Entry, ...] = ()

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from stephttp.engine.model.run import Endpoint
+from stephttp.engine.model.function_options import NO_OPTIONS, FunctionOptions
+from stephttp.engine.model.known_endpoint import Endpoint
 from stephttp.engine.model.values import Value
 
 
 class Trigger(Value, frozen=True, gc=False):
-    """What starts a function: an event of this name that fulfils the condition.
+    """What starts a function: an event of this name that fulfils the condition, or the time.
 
     Attributes:
-        event: the name; one that ends with `*` stands for all names that begin so.
+        event: the name; one that ends with `*` stands for all names that begin so. Empty if it is
+            the time.
         condition: CEL over the event.
+        cron: the times, as a cron expression.
+        jitter_ms: how much later than at these times it may be.
     """
 
     event: str
     condition: str | None = None
+    cron: str | None = None
+    jitter_ms: int = 0
 
 
 class Function(Value, frozen=True, gc=False):
@@ -25,12 +31,15 @@ class Function(Value, frozen=True, gc=False):
         endpoint: where it is called, and how often it is tried again.
         name: what people call it.
         config: as it was registered, as JSON.
+        paused: it is not started for now.
     """
 
     endpoint: Endpoint
     name: str
     triggers: tuple[Trigger, ...]
     config: bytes
+    options: FunctionOptions = NO_OPTIONS
+    paused: bool = False
 
 
 class App(Value, frozen=True, gc=False):

@@ -1,4 +1,4 @@
-"""Runs, their steps and their endpoints, as the engine remembers them; the statuses of a run."""
+"""Runs and their steps, as the engine remembers them; the statuses of a run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from enum import StrEnum
 
 from msgspec import field
 
+from stephttp.engine.model.function import Function
+from stephttp.engine.model.known_endpoint import Endpoint
 from stephttp.engine.model.timer import Timer
 from stephttp.engine.model.values import Value
 
@@ -113,30 +115,6 @@ class NewRun(Value, frozen=True, gc=False):
     events: bytes | None = None
 
 
-class Endpoint(Value, frozen=True, gc=False):
-    """The latest data of an endpoint: enough to start a run of it.
-
-    Attributes:
-        query: of a function, the query of its URL; `None` if it is not one.
-        refused: why this function is not started, if it is not.
-    """
-
-    app_id: str
-    fn_id: str
-    slug: str
-    event_name: str
-    fn: str
-    domain: str
-    method: str
-    path: str
-    sdk: str
-    retries: int
-    request_version: int
-    reads_state: bool = False
-    query: str | None = None
-    refused: str | None = None
-
-
 class Known(Value, frozen=True, gc=False):
     """The part of a step that was reported before which a transition needs."""
 
@@ -180,6 +158,7 @@ class Snapshot(Value, frozen=True, gc=False):
 
     Attributes:
         endpoints: the endpoints that the input invokes, by name.
+        functions: those that are functions.
         signals: the steps that wait for its signals, as run id and step id, by name.
     """
 
@@ -187,6 +166,7 @@ class Snapshot(Value, frozen=True, gc=False):
     steps: dict[str, Known] = field(default_factory=dict)
     timers: dict[str, Timer] = field(default_factory=dict)
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
+    functions: dict[str, Function] = field(default_factory=dict)
     signals: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def is_superseded(self, job_id: str, generation: int) -> bool:

@@ -24,7 +24,9 @@ class TimerKind(StrEnum):
     run. `GATEWAY`: the engine has an HTTP request to make for the step. `WAKE`: something that the
     run waited for came while its endpoint was being called, so it must be called once more.
     `LEASE`: the process that answers the first request did not renew its lease. `ORPHAN`: nor in
-    the time that it got afterwards; the run is taken over.
+    the time that it got afterwards; the run is taken over. Three are of the run as a whole, and no
+    transition sees them: `CANCEL`: it can no longer be cancelled by an event. `START`: it was not
+    called in time. `FINISH`: nor did it end in time.
     """
 
     SLEEP = "sleep"
@@ -39,6 +41,9 @@ class TimerKind(StrEnum):
     RACING = "racing"
     GATEWAY = "gateway"
     WAKE = "wake"
+    CANCEL = "cancel"
+    START = "start"
+    FINISH = "finish"
 
 
 TARGETED = frozenset({TimerKind.PLANNED, TimerKind.RACING})
@@ -51,6 +56,10 @@ SEPARATE = TARGETED | {TimerKind.GATEWAY}
 
 WAITS = frozenset({TimerKind.EVENT, TimerKind.SIGNAL, TimerKind.INVOKE, TimerKind.GATEWAY})
 """Timers of waits that an event, a signal, a run or an answer can end before they are due."""
+
+
+OF_RUN = frozenset({TimerKind.CANCEL, TimerKind.START, TimerKind.FINISH})
+"""Timers of a run as a whole: they are kept beside it, and do not keep it going."""
 
 
 class Timer(Value, frozen=True, gc=False):

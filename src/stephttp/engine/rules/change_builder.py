@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from stephttp._wire.ids import CAPSULE, is_own
 from stephttp._wire.opcodes import Op
 from stephttp.engine.model.change import Change, Entry, Past, RunWarning
+from stephttp.engine.model.function_start import Start
 from stephttp.engine.model.inputs import Hints, Moment, Origin
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import HIDDEN, Known, NewRun, RunStatus, Snapshot, Step
@@ -49,7 +50,9 @@ class ChangeBuilder:
         self.timers = dict(snapshot.timers)
         self.endpoints = snapshot.endpoints
         self.signals = dict(snapshot.signals)
+        self.functions = snapshot.functions
         self.invoked: list[tuple[NewRun, Change]] = []
+        self.starts: list[Start] = []
         self.displaced: list[tuple[str, str]] = []
         self.written: dict[str, Step] = {}
         self.history: list[Entry] = []
@@ -222,6 +225,7 @@ class ChangeBuilder:
             timers=tuple(self.moved.values()),
             dropped=tuple(step_id for step_id in self.dropped if step_id not in self.timers),
             invoked=tuple(self.invoked),
+            starts=tuple(self.starts),
             displaced=tuple(self.displaced),
             history=tuple(self.history),
             warnings=tuple(self.warnings),

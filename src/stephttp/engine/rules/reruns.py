@@ -25,8 +25,9 @@ from stephttp._wire.ids import CAPSULE, CUT_NAME, is_own, types_id
 from stephttp._wire.opcodes import OpCode
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.inputs import Moment
+from stephttp.engine.model.known_endpoint import Endpoint
 from stephttp.engine.model.refused import Refused
-from stephttp.engine.model.run import HIDDEN, Endpoint, NewRun, Run, RunStatus, Step
+from stephttp.engine.model.run import HIDDEN, NewRun, Run, RunStatus, Step
 from stephttp.engine.model.timer import RESUME, Timer, TimerKind
 from stephttp.engine.model.tokens import new_job_id, new_ulid
 

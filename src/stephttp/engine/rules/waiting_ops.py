@@ -20,14 +20,16 @@ from msgspec.structs import replace
 
 from stephttp._wire.opcodes import Op
 from stephttp.engine.model.change import Change
+from stephttp.engine.model.known_endpoint import Endpoint
 from stephttp.engine.model.refused import Refused
-from stephttp.engine.model.run import Endpoint, NewRun, Run, RunStatus
+from stephttp.engine.model.run import NewRun, Run, RunStatus
 from stephttp.engine.model.timer import RESUME, Timer, TimerKind
 from stephttp.engine.model.tokens import new_job_id, new_ulid
 from stephttp.engine.rules.change_builder import ChangeBuilder
 from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.rules.due_times import lookback_ms, timeout_ms
-from stephttp.engine.rules.functions.starting import begin, invoked_event
+from stephttp.engine.rules.functions.planning import plan
+from stephttp.engine.rules.functions.starting import invoked_event
 from stephttp.engine.rules.results import Rendered, error_result, http_result
 
 _YEAR_MS = 365 * 86_400_000
@@ -111,9 +113,11 @@ def invoke_function(builder: ChangeBuilder, op: Op, field: str) -> None:
     child_id = new_ulid(now_ms, rng)
     if builder.wait(op, Timer(op.id, TimerKind.INVOKE, due_ms, key=child_id)):
         invoked_by = f"{builder.run.run_id}.{op.id}"
-        if endpoint.query is not None:
+        function = builder.functions.get(function_id)
+        if function is not None:
             event = invoked_event(endpoint, payload, builder.at, invoked_by, due_ms)
-            builder.invoked.append(begin(endpoint, event, builder.at, child_id, invoked_by))
+            start = plan(function, event, expressions.read_event(event.body), now_ms)
+            builder.starts.append(replace(start, run_id=child_id, invoked_by=invoked_by))
             return
         new = _new_run(endpoint, payload.get("data"), child_id, new_ulid(now_ms, rng), now_ms)
         run = Run(

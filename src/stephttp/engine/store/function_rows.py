@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 from msgspec.structs import asdict, replace
@@ -11,11 +12,14 @@ from msgspec.structs import asdict, replace
 from stephttp._wire.opcodes import OpCode
 from stephttp.engine.model.call import EndpointCall, FunctionState
 from stephttp.engine.model.function import App, Function, Registration, Trigger
-from stephttp.engine.model.run import Endpoint
+from stephttp.engine.model.function_options import FunctionOptions
+from stephttp.engine.model.known_endpoint import Endpoint
 from stephttp.engine.model.timer import RESUME, Timer
 from stephttp.engine.store.sql import QUERIES
 
 _ENDPOINT = len(Endpoint.__struct_fields__)
+_TRIGGERS = msgspec.json.Decoder(tuple[Trigger, ...])
+_OPTIONS = msgspec.json.Decoder(FunctionOptions)
 LARGEST_STATE = 4 * 1024 * 1024 - 64 * 1024
 """Bytes of events and memos that are sent with a call; the request may have 4 MiB."""
 
@@ -42,6 +46,7 @@ def save(connection: sqlite3.Connection, registration: Registration, now_ms: int
         row = asdict(function.endpoint) | {
             "name": function.name,
             "triggers": msgspec.json.encode(function.triggers),
+            "options": msgspec.json.encode(function.options),
             "config": function.config,
             "now_ms": now_ms,
         }
@@ -61,23 +66,27 @@ def remove(connection: sqlite3.Connection, url: str) -> bool:
     return found > 0
 
 
-def load_function(connection: sqlite3.Connection, name: str) -> Endpoint | None:
+def load_function(connection: sqlite3.Connection, name: str) -> Function | None:
     """Load a function that is present, by its id or slug."""
     row = connection.execute(QUERIES["function"], {"id": name}).fetchone()
-    return None if row is None else Endpoint(*row)
+    return None if row is None else _function(row)
 
 
 def load_functions(connection: sqlite3.Connection) -> list[Function]:
     """Load all functions that are present, by slug."""
-    return [
-        Function(
-            Endpoint(*row[:_ENDPOINT]),
-            row[_ENDPOINT],
-            msgspec.json.decode(row[_ENDPOINT + 1], type=tuple[Trigger, ...]),
-            row[_ENDPOINT + 2],
-        )
-        for row in connection.execute(QUERIES["functions"])
-    ]
+    return [_function(row) for row in connection.execute(QUERIES["functions"])]
+
+
+def _function(row: tuple[Any, ...]) -> Function:
+    name, triggers, config, options, paused = row[_ENDPOINT:]
+    return Function(
+        Endpoint(*row[:_ENDPOINT]),
+        name,
+        _TRIGGERS.decode(triggers),
+        config,
+        _OPTIONS.decode(options),
+        bool(paused),
+    )
 
 
 def load_apps(connection: sqlite3.Connection) -> list[App]:

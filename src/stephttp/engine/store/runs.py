@@ -12,8 +12,10 @@ from msgspec.structs import asdict, replace
 from stephttp._wire.opcodes import Op, OpCode
 from stephttp.engine.model.call import EndpointCall, FunctionState, GatewayRequest
 from stephttp.engine.model.change import Change
+from stephttp.engine.model.function import Function
+from stephttp.engine.model.known_endpoint import Endpoint
 from stephttp.engine.model.refused import Refused
-from stephttp.engine.model.run import Endpoint, Known, NewRun, Run, RunStatus, Snapshot, Step
+from stephttp.engine.model.run import Known, NewRun, Run, RunStatus, Snapshot, Step
 from stephttp.engine.model.timer import RESUME, TARGETED, Timer, TimerKind
 from stephttp.engine.model.values import Value
 from stephttp.engine.rules.reruns import Source
@@ -136,6 +138,7 @@ def load_surroundings(
     """
     signals: dict[str, tuple[str, str]] = {}
     endpoints: dict[str, Endpoint] = {}
+    functions: dict[str, Function] = {}
     for op in ops:
         opts = op.opts or {}
         if op.op is OpCode.WAIT_FOR_SIGNAL:
@@ -152,8 +155,11 @@ def load_surroundings(
                 values = {"id": name, "run_id": snapshot.run.run_id, "app_id": app_id}
                 row = connection.execute(QUERIES["endpoint"], values).fetchone()
                 if row is not None:
-                    endpoints[name] = Endpoint(*row)
-    return replace(snapshot, signals=signals, endpoints=endpoints)
+                    endpoints[name] = endpoint = Endpoint(*row)
+                    function = function_rows.load_function(connection, endpoint.fn_id)
+                    if function is not None and endpoint.query is not None:
+                        functions[name] = function
+    return replace(snapshot, signals=signals, endpoints=endpoints, functions=functions)
 
 
 def insert(connection: sqlite3.Connection, new: NewRun, change: Change) -> bool:

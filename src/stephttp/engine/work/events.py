@@ -16,18 +16,18 @@ import msgspec
 from msgspec.structs import asdict
 
 from stephttp.engine.model.change import Change
+from stephttp.engine.model.function_start import Start
 from stephttp.engine.model.inputs import EventArrival, Moment
 from stephttp.engine.model.refused import Refused
-from stephttp.engine.model.run import Endpoint
 from stephttp.engine.model.timer import TimerKind
 from stephttp.engine.rules.conditions import expressions
-from stephttp.engine.rules.functions.starting import StartingEvent
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.work import matching, registered_functions
+from stephttp.engine.work.links import link
 from stephttp.engine.work.matching import StoredEvent, TriggerEvent, WaitKey
-from stephttp.engine.work.save import deliver, link
+from stephttp.engine.work.save import deliver
 
-_NOTHING: Mapping[str, Sequence[Endpoint]] = {}
+_NOTHING: Mapping[str, Sequence[Start]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def receive(
     connection: sqlite3.Connection,
     received: Sequence[EventArrival],
     at: Moment,
-    functions: Mapping[str, Sequence[Endpoint]] = _NOTHING,
+    functions: Mapping[str, Sequence[Start]] = _NOTHING,
 ) -> StoredEvents:
     """Store events in their order, end the waits for them, and start functions.
 
@@ -57,11 +57,11 @@ def receive(
     another, ends no wait and starts nothing.
 
     Args:
-        functions: those that events start, by the ids of these.
+        functions: what events start, by the ids of these.
     """
     dedupe_from_ms = at.now_ms - round(at.settings.event_dedupe * 1000)
     count, changes, room, left = 0, [], matching.MOST_AT_ONCE, False
-    started: list[tuple[Endpoint, StartingEvent]] = []
+    started: list[Start] = []
     for event in received:
         values = asdict(event) | {"dedupe_from_ms": dedupe_from_ms}
         row = connection.execute(QUERIES["insert_event"], values).fetchone()
@@ -86,9 +86,7 @@ def receive(
                 if trigger.fits(run_id, condition, incoming, event.received_ms)
             ]
             changes += end_waits(connection, stored, ended, at)
-        if event.event_id in functions:
-            first = StartingEvent(event.event_id, event.name, event.ts, event.body)
-            started += [(function, first) for function in functions[event.event_id]]
+        started += functions.get(event.event_id, ())
     if started:
         changes += registered_functions.start(connection, started, at)
     return StoredEvents(count, changes, left)

@@ -33,7 +33,7 @@ def rerun(
     if new.events is not None:
         function = function_rows.load_function(connection, change.run.fn_id)
         if function is not None:  # It may have moved since.
-            new = reruns.moved(new, function)
+            new = reruns.moved(new, function.endpoint)
     runs.insert(connection, new, change)
     return save.begun(connection, new, change, (), at)
 

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.function import Function, Registration
+from stephttp.engine.model.function_start import Start, StartingEvent
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.refused import Refused
-from stephttp.engine.model.run import Endpoint
-from stephttp.engine.model.tokens import new_ulid
-from stephttp.engine.rules.functions import starting
-from stephttp.engine.rules.functions.starting import StartingEvent
-from stephttp.engine.store import function_rows, runs
-from stephttp.engine.work import save
+from stephttp.engine.rules.conditions import expressions
+from stephttp.engine.rules.functions import planning
+from stephttp.engine.store import function_rows
+from stephttp.engine.work import admission, save
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,23 +39,9 @@ def remove(connection: sqlite3.Connection, url: str, at: Moment) -> Registered:
     return Registered(modified, function_rows.load_functions(connection) if modified else [])
 
 
-def start(
-    connection: sqlite3.Connection, started: Sequence[tuple[Endpoint, StartingEvent]], at: Moment
-) -> list[Change]:
-    """Start functions, each with an event, where they are served by now."""
-    known = {
-        fn_id: function_rows.load_function(connection, fn_id)
-        for fn_id in {function.fn_id for function, _ in started}
-    }
-    begun = [
-        starting.begin(known_now, event, at, new_ulid(at.now_ms, at.rng))
-        for function, event in started
-        if (known_now := known[function.fn_id]) is not None and known_now.refused is None
-    ]
-    runs.insert_many(connection, begun)
-    for new, _ in begun:
-        # What has started the run does not end its waits as well.
-        save.link(connection, new.run_id, new.event_id, "", received=True)
+def start(connection: sqlite3.Connection, starts: Sequence[Start], at: Moment) -> list[Change]:
+    """Start functions, as far as their options let them start now."""
+    begun = admission.admit(connection, starts, at)
     return [save.begun(connection, new, first, (), at) for new, first in begun]
 
 
@@ -71,6 +56,7 @@ def invoke(
     function = function_rows.load_function(connection, slug)
     if function is None:
         raise Refused(f"function: there is no function {slug[:200]!r}", 404)
-    if function.refused is not None:
-        raise Refused(f"function: {slug[:200]!r} is not started: {function.refused}")
-    return start(connection, [(function, event)], at)
+    if function.endpoint.refused is not None:
+        raise Refused(f"function: {slug[:200]!r} is not started: {function.endpoint.refused}")
+    content = expressions.read_event(event.body)
+    return start(connection, [planning.plan(function, event, content, at.now_ms)], at)

@@ -26,7 +26,8 @@ from stephttp.engine.rules.transitions import arrived
 from stephttp.engine.rules.waiting_ops import invoked_result
 from stephttp.engine.store import function_rows, run_triggers, runs
 from stephttp.engine.store.sql import QUERIES
-from stephttp.engine.work import keys, matching
+from stephttp.engine.work import admission, keys, matching
+from stephttp.engine.work.links import link
 
 _SEND = "step.sendEvent"
 _SEND_NAME = "sendEvent"
@@ -76,13 +77,6 @@ def deliver(
     return save(connection, arrived(snapshot, memos, at), snapshot.run, (), at)
 
 
-def link(
-    connection: sqlite3.Connection, run_id: str, event_id: str, step_id: str, *, received: bool
-) -> None:
-    """Remember that a step sent an event, or that its wait was ended by one."""
-    connection.execute(QUERIES["add_link"], (run_id, event_id, step_id, received))
-
-
 def _follow(
     connection: sqlite3.Connection, change: Change, ops: Sequence[Op], at: Moment, began_ms: int
 ) -> Change:
@@ -93,6 +87,8 @@ def _follow(
             link(connection, change.run.run_id, event_id, step_id, received=False)
     for new, first in change.invoked:
         runs.insert(connection, new, first)
+        others.append(begun(connection, new, first, (), at))
+    for new, first in admission.admit(connection, change.starts, at) if change.starts else ():
         others.append(begun(connection, new, first, (), at))
     if change.ended:
         for op in ops:

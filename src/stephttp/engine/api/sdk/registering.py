@@ -15,10 +15,11 @@ from stephttp.engine.api.sdk.ingest import check_key
 from stephttp.engine.functions.registry import read_registration
 from stephttp.engine.model.function import Function
 from stephttp.engine.model.function_ids import app_id
+from stephttp.engine.model.function_start import StartingEvent
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.settings import VERSION
 from stephttp.engine.model.tokens import new_ulid
-from stephttp.engine.rules.functions.starting import INVOKED, StartingEvent
+from stephttp.engine.rules.functions.starting import INVOKED
 from stephttp.engine.store.function_rows import load_functions
 from stephttp.engine.web.event_message import parse_event
 from stephttp.engine.web.fields import AnswerBody, Uuid

@@ -65,15 +65,24 @@ def check(text: str, field: str, names: frozenset[str]) -> Condition:
     Raises:
         Refused: it is too long, does not parse or type-check, or its value is not a truth value.
     """
-    if len(text) > MAX_LENGTH:
-        raise Refused(f"{field}: the expression is longer than {MAX_LENGTH} characters")
-    try:
-        condition = _KEPT.get(text, names)
-    except ValueError as error:
-        raise Refused(f"{field}: not a valid CEL expression: {error}") from None
+    condition = check_value(text, field, names)
     if not condition.is_condition:
         raise Refused(f"{field}: the expression must be true or false, not {condition.kind}")
     return condition
+
+
+def check_value(text: str, field: str, names: frozenset[str]) -> Condition:
+    """Refuse what could never have a value, whatever that may be; see `check`.
+
+    Raises:
+        Refused: it is too long, or does not parse or type-check.
+    """
+    if len(text) > MAX_LENGTH:
+        raise Refused(f"{field}: the expression is longer than {MAX_LENGTH} characters")
+    try:
+        return _KEPT.get(text, names)
+    except ValueError as error:
+        raise Refused(f"{field}: not a valid CEL expression: {error}") from None
 
 
 def matches(text: str, values: dict[str, Any], now_ms: int = 0) -> bool:
@@ -87,6 +96,16 @@ def matches(text: str, values: dict[str, Any], now_ms: int = 0) -> bool:
     Returns:
         `False`, too, if it has no truth value for these variables.
     """
+    value = value_of(text, values, now_ms)
+    if isinstance(value, bool):
+        return value
+    if value is not NO_VALUE:
+        _log_no_value(text, f"but a {type(value).__name__}")
+    return False
+
+
+def value_of(text: str, values: dict[str, Any], now_ms: int = 0) -> Any:
+    """Return the value of an expression that was checked, or `NO_VALUE`; see `matches`."""
     try:
         value = _KEPT.get(text, frozenset(values)).evaluate(Scope(dict(values), now_ms))
     except TooMuchWorkError:
@@ -94,10 +113,10 @@ def matches(text: str, values: dict[str, Any], now_ms: int = 0) -> bool:
     except (ValueError, RecursionError) as error:
         _log_no_value(text, type(error).__name__)
     else:
-        if isinstance(value, bool):
-            return value
-        _log_no_value(text, "" if value is NO_VALUE else f"but a {type(value).__name__}")
-    return False
+        if value is NO_VALUE:
+            _log_no_value(text, "")
+        return value
+    return NO_VALUE
 
 
 def read_event(body: bytes) -> Any:

@@ -18,9 +18,10 @@ from msgspec import Raw, Struct
 from stephttp._wire.limits import MAX_RETRIES
 from stephttp.engine.model import function_ids
 from stephttp.engine.model.function import App, Function, Registration, Trigger
+from stephttp.engine.model.known_endpoint import Endpoint
 from stephttp.engine.model.refused import Refused
-from stephttp.engine.model.run import Endpoint
 from stephttp.engine.rules.conditions import expressions
+from stephttp.engine.rules.functions.configuration import read_options
 
 _DEFAULT_RETRIES = 4
 _MOST_FUNCTIONS = 1000
@@ -129,6 +130,7 @@ def _function(raw: bytes, field: str, app_id: str, sdk: str) -> Function:
         raise Refused(f"{field}.steps: expected one, got {len(config.steps)}")
     ((step_id, step),) = config.steps.items()
     where = f"{field}.steps.{step_id[:_SHOWN]}"
+    read = read_options(options, field)
     triggers, untimely = _triggers(config, field)
     refused = _unknown_options(options) or untimely
     if step.runtime.type != "http":
@@ -154,7 +156,7 @@ def _function(raw: bytes, field: str, app_id: str, sdk: str) -> Function:
         query=query,
         refused=refused,
     )
-    return Function(endpoint, config.name or config.id, tuple(triggers), raw)
+    return Function(endpoint, config.name or config.id, tuple(triggers), raw, read)
 
 
 def _triggers(config: _Config, field: str) -> tuple[list[Trigger], str | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -9,8 +10,10 @@ import msgspec
 from msgspec import Raw
 
 from stephttp.engine.model.change import Change
+from stephttp.engine.model.function_start import Start, StartingEvent
 from stephttp.engine.model.inputs import Moment
-from stephttp.engine.model.run import Endpoint, NewRun, Run, RunStatus
+from stephttp.engine.model.known_endpoint import Endpoint
+from stephttp.engine.model.run import NewRun, Run, RunStatus
 from stephttp.engine.model.timer import RESUME, Timer, TimerKind
 from stephttp.engine.model.tokens import new_job_id, new_ulid
 
@@ -19,35 +22,14 @@ INVOKED = "inngest/function.invoked"
 _EMPTY = Raw(b"{}")
 
 
-class StartingEvent(msgspec.Struct, frozen=True):
-    """The event that starts a run.
-
-    Attributes:
-        event_id: the engine's own id for it.
-        body: the event as JSON.
-    """
-
-    event_id: str
-    name: str
-    ts: int
-    body: bytes
-
-
-def begin(
-    function: Endpoint,
-    event: StartingEvent,
-    at: Moment,
-    run_id: str,
-    invoked_by: str | None = None,
-) -> tuple[NewRun, Change]:
+def begin(start: Start, at: Moment, events: Sequence[StartingEvent] = ()) -> tuple[NewRun, Change]:
     """Return a new run of a function, with its first change: like a run that waits, it is called.
 
     Args:
-        function: which one.
-        event: what starts it.
-        run_id: its id.
-        invoked_by: as `Run.invoked_by`.
+        events: all that start it, if that is more than one.
     """
+    function, event = start.function, start.event
+    run_id = start.run_id or new_ulid(at.now_ms, at.rng)
     new = NewRun(
         run_id=run_id,
         app_id=function.app_id,
@@ -67,7 +49,7 @@ def begin(
         sdk=function.sdk,
         created_ms=at.now_ms,
         began_ms=at.now_ms,
-        events=b"[" + _with_user(event.body) + b"]",
+        events=b"[" + b",".join(_with_user(one.body) for one in events or [event]) + b"]",
     )
     run = Run(
         run_id=run_id,
@@ -75,7 +57,7 @@ def begin(
         retries=function.retries,
         request_version=-1,  # each run learns what its SDK speaks
         job_id=new_job_id(at.rng),
-        invoked_by=invoked_by,
+        invoked_by=start.invoked_by,
         fn_id=function.fn_id,
     )
     return new, Change(run, timers=(Timer(RESUME, TimerKind.RESUME, at.now_ms),))

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from stephttp.engine.model.function import Function
-from stephttp.engine.model.run import Endpoint
 from stephttp.engine.rules.conditions import expressions
+from stephttp.engine.rules.functions import planning
 
 ANY = "*"
 
@@ -20,17 +20,19 @@ class Triggers:
     """
 
     def __init__(self, functions: Iterable[Function] = ()) -> None:
-        self._named: dict[str, list[tuple[Endpoint, str | None]]] = defaultdict(list)
-        self._beginning: list[tuple[str, Endpoint, str | None]] = []
+        self._named: dict[str, list[tuple[Function, str | None]]] = defaultdict(list)
+        self._beginning: list[tuple[str, Function, str | None]] = []
         for function in functions:
-            if function.endpoint.refused is not None:
+            if function.endpoint.refused is not None or function.paused:
                 continue
             for trigger in function.triggers:
+                if trigger.cron is not None:
+                    continue
                 if trigger.event.endswith(ANY):
                     begin = trigger.event.removesuffix(ANY)
-                    self._beginning.append((begin, function.endpoint, trigger.condition))
+                    self._beginning.append((begin, function, trigger.condition))
                 else:
-                    self._named[trigger.event].append((function.endpoint, trigger.condition))
+                    self._named[trigger.event].append((function, trigger.condition))
 
     def __bool__(self) -> bool:
         """Say whether there are any."""
@@ -38,9 +40,12 @@ class Triggers:
 
     def looks_into(self, name: str) -> bool:
         """Say whether it takes the contents of events of this name to know what they start."""
-        return any(condition is not None for _, condition in self._candidates(name))
+        return any(
+            condition is not None or planning.looks_into(function.options)
+            for function, condition in self._candidates(name)
+        )
 
-    def started_by(self, name: str, event: Any, now_ms: int) -> list[Endpoint]:
+    def started_by(self, name: str, event: Any, now_ms: int) -> list[Function]:
         """Return the functions that an event starts, each once, however many of its triggers fit.
 
         Args:
@@ -48,15 +53,15 @@ class Triggers:
             event: the event, decoded.
             now_ms: the present time.
         """
-        started: dict[str, Endpoint] = {}
+        started: dict[str, Function] = {}
         for function, condition in self._candidates(name):
-            if function.fn_id not in started and (
+            if function.endpoint.fn_id not in started and (
                 condition is None
                 or expressions.matches(condition, {expressions.TRIGGER: event}, now_ms)
             ):
-                started[function.fn_id] = function
+                started[function.endpoint.fn_id] = function
         return list(started.values())
 
-    def _candidates(self, name: str) -> list[tuple[Endpoint, str | None]]:
+    def _candidates(self, name: str) -> list[tuple[Function, str | None]]:
         begun = [(one, if_) for begin, one, if_ in self._beginning if name.startswith(begin)]
         return [*self._named.get(name, ()), *begun]

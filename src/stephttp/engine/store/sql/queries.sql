@@ -577,7 +577,8 @@ SELECT events FROM function_runs WHERE run_id = ?
 
 -- name: function
 SELECT endpoints.app_id, fn_id, slug, event_name, fn, domain, method, path, sdk, retries,
-       request_version, reads_state, query, refused
+       request_version, reads_state, query, refused, functions.name, triggers, config, options,
+       paused
 FROM functions JOIN endpoints USING (fn_id)
 WHERE (fn_id = :id OR slug = :id) AND present
 ORDER BY seen_ms DESC LIMIT 1
@@ -609,11 +610,11 @@ WHERE present AND NOT EXISTS (SELECT 1 FROM apps WHERE apps.app_id = functions.a
 UPDATE functions SET present = 0 WHERE app_id = ?
 
 -- name: save_function
-INSERT INTO functions (fn_id, app_id, name, query, present, refused, triggers, config)
-VALUES (:fn_id, :app_id, :name, :query, 1, :refused, :triggers, :config)
+INSERT INTO functions (fn_id, app_id, name, query, present, refused, triggers, options, config)
+VALUES (:fn_id, :app_id, :name, :query, 1, :refused, :triggers, :options, :config)
 ON CONFLICT (fn_id) DO UPDATE
 SET name = excluded.name, query = excluded.query, present = 1, refused = excluded.refused,
-    triggers = excluded.triggers, config = excluded.config
+    triggers = excluded.triggers, options = excluded.options, config = excluded.config
 
 -- name: save_function_endpoint
 INSERT INTO endpoints (fn_id, app_id, slug, event_name, fn, domain, method, path, sdk, retries,
@@ -628,7 +629,8 @@ WHERE fn_id = :fn_id AND status = 'async'
 
 -- name: functions
 SELECT endpoints.app_id, fn_id, slug, event_name, fn, domain, method, path, endpoints.sdk, retries,
-       request_version, reads_state, query, refused, functions.name, triggers, config
+       request_version, reads_state, query, refused, functions.name, triggers, config, options,
+       paused
 FROM functions JOIN endpoints USING (fn_id)
 WHERE present ORDER BY slug
 

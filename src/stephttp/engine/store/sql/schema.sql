@@ -1,4 +1,4 @@
--- The engine's memory, schema version 2.
+-- The engine's memory, schema version 3.
 --
 -- A RUN is one durable HTTP request. Its first checkpoint makes it, and everything needed to
 -- send the same request again (domain, method, path, query, content type, body) is kept with
@@ -244,7 +244,7 @@ CREATE TABLE timers (
     kind            TEXT    NOT NULL
                     CHECK (kind IN ('sleep', 'retry', 'resume', 'event', 'signal', 'invoke',
                                     'planned', 'racing', 'gateway', 'wake', 'lease',
-                                    'orphan')),
+                                    'orphan', 'cancel', 'start', 'finish')),
     due_ms          INTEGER NOT NULL,
     key             TEXT,                         -- what ends the wait before it is due
     condition       TEXT,                         -- CEL that an event must fulfil as well
@@ -338,8 +338,10 @@ CREATE TABLE functions (
     name            TEXT    NOT NULL,
     query           TEXT    NOT NULL,             -- of its URL
     present         INTEGER NOT NULL,
+    paused          INTEGER NOT NULL DEFAULT 0,   -- 1: it is not started for now
     refused         TEXT,
-    triggers        BLOB    NOT NULL,             -- JSON: names of events, and conditions
+    triggers        BLOB    NOT NULL,             -- JSON: names of events, and conditions; times
+    options         BLOB    NOT NULL,             -- JSON: its limits and the like, checked
     config          BLOB    NOT NULL              -- JSON, as it was registered
 ) STRICT, WITHOUT ROWID;
 

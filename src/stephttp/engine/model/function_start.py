@@ -1,0 +1,67 @@
+"""A function and what starts it, as values that are decided before anything is stored."""
+
+from __future__ import annotations
+
+from stephttp.engine.model.function_options import NO_OPTIONS, FunctionOptions
+from stephttp.engine.model.known_endpoint import Endpoint
+from stephttp.engine.model.values import Value
+
+
+class StartingEvent(Value, frozen=True, gc=False):
+    """An event that starts a run.
+
+    Attributes:
+        event_id: the engine's own id for it.
+        body: the event as JSON.
+    """
+
+    event_id: str
+    name: str
+    ts: int
+    body: bytes
+
+
+class Gate(Value, frozen=True, gc=False):
+    """A limit that calls of a run have to pass.
+
+    Attributes:
+        name: the same for all runs that share the limit.
+        place: of the limit among those of the function, so that it can be changed with it.
+        most: calls under way at a time; or, with a period, runs that start in one.
+        period_ms, burst: of a throttle.
+    """
+
+    name: str
+    place: int
+    most: int
+    period_ms: int | None = None
+    burst: int = 0
+
+
+class Start(Value, frozen=True, gc=False):
+    """One function that one event starts, unless its options say otherwise.
+
+    What options make of the event is decided here, before the transaction that starts the run,
+    because expressions take time.
+
+    Attributes:
+        idempotency, rate_limit, debounce, batch, singleton: the keys of these options for this
+            event; `None`: the function does not have the option, or it is not for this event.
+        gates: what calls of the run have to pass.
+        priority: seconds by which the run goes before its turn.
+        run_id: the id that the run gets; empty: a new one.
+        invoked_by: as `Run.invoked_by`.
+    """
+
+    function: Endpoint
+    event: StartingEvent
+    options: FunctionOptions = NO_OPTIONS
+    idempotency: str | None = None
+    rate_limit: str | None = None
+    debounce: str | None = None
+    batch: str | None = None
+    singleton: str | None = None
+    gates: tuple[Gate, ...] = ()
+    priority: int = 0
+    run_id: str = ""
+    invoked_by: str | None = None

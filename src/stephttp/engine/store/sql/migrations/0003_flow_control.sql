@@ -1,0 +1,41 @@
+-- Options of functions, and timers of runs as a whole.
+
+ALTER TABLE functions ADD COLUMN paused INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE functions ADD COLUMN options BLOB NOT NULL DEFAULT x'7b7d';
+-- Apps register again, so that functions get the options that they have.
+UPDATE apps SET digest = x'';
+
+CREATE TABLE timers_3 (
+    run_id          TEXT    NOT NULL,
+    step_id         TEXT    NOT NULL,
+    kind            TEXT    NOT NULL
+                    CHECK (kind IN ('sleep', 'retry', 'resume', 'event', 'signal', 'invoke',
+                                    'planned', 'racing', 'gateway', 'wake', 'lease',
+                                    'orphan', 'cancel', 'start', 'finish')),
+    due_ms          INTEGER NOT NULL,
+    key             TEXT,
+    condition       TEXT,
+    match_keys      TEXT,
+    match_values    TEXT,
+    after_event     INTEGER,
+    job_id          TEXT    NOT NULL DEFAULT '',
+    attempt         INTEGER NOT NULL DEFAULT 0,
+    unreached       INTEGER NOT NULL DEFAULT 0,
+    aside           TEXT,
+    payload         BLOB,
+    PRIMARY KEY (run_id, step_id)
+) STRICT, WITHOUT ROWID;
+
+INSERT INTO timers_3
+SELECT run_id, step_id, kind, due_ms, key, condition, match_keys, match_values, after_event, job_id,
+       attempt, unreached, aside, payload
+FROM timers;
+DROP TABLE timers;
+ALTER TABLE timers_3 RENAME TO timers;
+
+CREATE INDEX timers_by_due ON timers (due_ms) WHERE kind != 'gateway' AND aside IS NULL;
+CREATE INDEX gateway_timers ON timers (due_ms) WHERE kind = 'gateway' AND aside IS NULL;
+CREATE INDEX timers_aside ON timers (aside, due_ms) WHERE aside IS NOT NULL AND kind != 'gateway';
+CREATE INDEX gateway_timers_aside ON timers (aside, due_ms)
+WHERE aside IS NOT NULL AND kind = 'gateway';
+CREATE INDEX timers_by_key ON timers (key, kind, match_keys, match_values) WHERE key IS NOT NULL;
