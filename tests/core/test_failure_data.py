@@ -42,9 +42,11 @@ class Mute(Exception):
 
 
 class Untraceable(Exception):
+    """One that no traceback can be written of, by any version of Python."""
+
     @property
-    def __notes__(self) -> list[str]:  # type: ignore[override]  # pyright: ignore
-        raise RuntimeError("no notes")
+    def __suppress_context__(self) -> bool:  # type: ignore[override]  # pyright: ignore
+        raise RuntimeError("no context")
 
 
 class Odd(StepError):
