@@ -94,7 +94,9 @@ async def test_an_app_answers_with_its_functions() -> None:
     keys: dict[str, Any] = {"signing_keys": (KEY,), "event_keys": ("key",)}
     async with Answering() as app, world(**keys) as w, syncing(w) as asking:
         w.http.headers["authorization"] = f"Bearer {KEY}"
-        app.answer = (200, IN_BAND, app.functions("shop-a", "shop-b"))
+        content = app.functions("shop-a", "shop-b")
+        signature = sign(KEY, json.dumps(content).encode(), int(w.clock.now()))
+        app.answer = (200, IN_BAND | {"x-inngest-signature": signature}, content)
         assert await asking.sync(app.url) is None
         assert await known(w) == ["shop-a", "shop-b"]
         ((method, target, headers, body),) = app.asked
@@ -102,6 +104,22 @@ async def test_an_app_answers_with_its_functions() -> None:
         assert headers["x-inngest-sync-kind"] == "in_band"
         assert headers["x-inngest-server-kind"] == "cloud"
         assert headers["x-inngest-signature"] == sign(KEY, body, int(w.clock.now()))
+
+
+@pytest.mark.parametrize("key", [None, "signkey-test-ff"])
+async def test_an_answer_that_is_not_signed_registers_nothing(key: str | None) -> None:
+    keys: dict[str, Any] = {"signing_keys": (KEY,), "event_keys": ("key",)}
+    async with Answering() as app, world(**keys) as w, syncing(w) as asking:
+        w.http.headers["authorization"] = f"Bearer {KEY}"
+        content = app.functions("shop-a")
+        headers = dict(IN_BAND)
+        if key is not None:
+            body = json.dumps(content).encode()
+            headers["x-inngest-signature"] = sign(key, body, int(w.clock.now()))
+        app.answer = (200, headers, content)
+        problem = "its answer is not signed with a signing key of this engine"
+        assert await asking.sync(app.url) == problem
+        assert await known(w) == []
 
 
 @pytest.mark.parametrize(

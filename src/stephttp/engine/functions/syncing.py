@@ -18,6 +18,7 @@ import msgspec
 
 from stephttp._wire.call_signatures import request_target
 from stephttp._wire.json import UNREADABLE
+from stephttp._wire.signatures import verify
 from stephttp.engine.functions.registry import Functions, read_registration
 from stephttp.engine.live.tasks import cancelled
 from stephttp.engine.logs import log_event
@@ -117,12 +118,25 @@ class Syncing:
             return f"it answered {answer.status}{_reason(answer)}"
         if answer.header("x-inngest-sync-kind") != _IN_BAND:
             return None if answer.header("x-inngest-sdk") else "no SDK has answered"
+        if not await self._is_trusted(answer):
+            return "its answer is not signed with a signing key of this engine"
         try:
             said = await read_registration(answer.body, answer.header("x-inngest-sdk"))
             await self._functions.register(said)
         except Refused as error:
             return str(error)
         return None
+
+    async def _is_trusted(self, answer: HTTPResponse) -> bool:
+        """Say whether an answer is signed, where it has to be: between the engine and the app,
+        anything could register functions in its place."""
+        keys = self._settings.signing_keys
+        if not keys:
+            return True
+        signature = answer.header("x-inngest-signature")
+        # In a thread, since the canonical form of a large body takes a while.
+        now = self._clock.now()
+        return await asyncio.to_thread(verify, signature, answer.body, keys, now)
 
     async def ask_all(self) -> float:
         """Look for apps, ask all, and return the seconds until that is to be done again."""
