@@ -363,6 +363,7 @@ def serve_fastapi() -> None:
     app.get("/counts")(lambda key: COUNTS.get(key, {}))
     config = uvicorn.Config(app, port=PORT, log_level="warning")
     listener = config.bind_socket()
+    listener.listen()  # before that, connections are refused
     print(f"listening on http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
     asyncio.run(uvicorn.Server(config).serve(sockets=[listener]))
 
