@@ -34,6 +34,7 @@ from stephttp.engine.reading import Reader, latest_endpoints
 from stephttp.engine.retention import Retention
 from stephttp.engine.rules.reruns import AS_IT_WAS, Edit
 from stephttp.engine.run_streams import RunStreams
+from stephttp.engine.starter import Starter
 from stephttp.engine.store.store import Store
 from stephttp.engine.traces import otlp
 from stephttp.engine.traces.arriving_spans import ArrivingSpans
@@ -102,6 +103,8 @@ class Engine:
         )  # fmt: skip
         self._deliverer = Deliverer(self.store, self.clock, self.moment, self.after.follow_all)
         self.after.looks_back = self._deliverer.wake
+        self._starter = Starter(self.store, self.clock, self.moment, self._follow_started)
+        self.after.held = self._starter.expect
         self.bulk = BulkActions(self.store, self.moment, self.after.follow_all)
         self.functions = Functions(self.store, self.moment, self.after, self.egress)
         self.reader = Reader(self.store, self.clock)
@@ -122,13 +125,18 @@ class Engine:
         self.metrics.know(await self.store.read(known))
         await self.functions.load()
         await self.store.write(partial(leases.extend_all, now_ms=self.clock.now_ms()))
-        for part in (self.executor, self._deliverer, self._retention, self.streams):
+        for part in (
+            self.executor, self._deliverer, self._starter, self._retention, self.streams,
+        ):  # fmt: skip
             part.start()
 
     async def stop(self) -> None:
         """Stop working, give up calls under way (they are repeated later), close the database."""
         self.drain()
-        for part in (self._retention, self.streams, self._deliverer, self.executor, self._spans):
+        for part in (
+            self._retention, self.streams, self._starter, self._deliverer, self.executor,
+            self._spans,
+        ):  # fmt: skip
             await part.stop()
         for resource in (self.caller, self._gateway, self.store):
             await resource.close()
@@ -145,6 +153,7 @@ class Engine:
 
     async def idle(self) -> None:
         """Return once nothing is due and no endpoint is being called. For tests."""
+        await self._starter.idle()
         await self._deliverer.idle()
         await self.executor.idle()
         await self._deliverer.idle()
@@ -296,6 +305,13 @@ class Engine:
         self.after.follow_all(stored.changes)
         if stored.left:
             self._deliverer.wake()
+        if stored.held_ms is not None:
+            self._starter.expect(stored.held_ms)
+
+    def _follow_started(self, started: save.Started) -> None:
+        self.after.follow_all(started.changes)
+        if started.held_ms is not None:
+            self._starter.expect(started.held_ms)
 
     async def _change(self, unit: Callable[..., Change]) -> Change:
         return await self._write(unit, self.after.follow)

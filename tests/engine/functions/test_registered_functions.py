@@ -96,13 +96,8 @@ async def test_functions_are_listed() -> None:
     [
         ("concurrency", [{"limit": 1}]),
         ("cancel", [{"event": "stop"}]),
-        ("batchEvents", {"maxSize": 2, "timeout": "1s"}),
-        ("debounce", {"period": "1s"}),
-        ("rateLimit", {"limit": 1, "period": "1s"}),
         ("throttle", {"limit": 1, "period": "1s"}),
-        ("singleton", {"mode": "skip"}),
         ("timeouts", {"start": "1s"}),
-        ("idempotency", "event.data.id"),
         ("somethingNew", True),
     ],
 )

@@ -21,6 +21,7 @@ from stephttp.engine.store.function_rows import is_known, load_functions
 from stephttp.engine.store.store import Store
 from stephttp.engine.work import registered_functions
 from stephttp.engine.work.registered_functions import Registered
+from stephttp.engine.work.save import Started
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ class Functions:
             Refused: there is no such function, or it cannot be started.
         """
         unit = partial(registered_functions.invoke, slug=slug, event=event, at=self._moment())
-        await self._store.write(unit, self._after.follow_all)
+        await self._store.write(unit, self._follow_started)
 
     async def started_by(self, received: Sequence[EventArrival]) -> dict[str, list[Start]]:
         """Return what events start, by the ids of these.
@@ -96,6 +97,11 @@ class Functions:
             return found()
         async with self._matching:
             return await asyncio.to_thread(found)
+
+    def _follow_started(self, started: Started) -> None:
+        self._after.follow_all(started.changes)
+        if started.held_ms is not None:
+            self._after.held(started.held_ms)
 
     def _follow(self, registered: Registered) -> None:
         if registered.modified:

@@ -196,6 +196,8 @@ class AfterCommit:
         self._deadline = settings.run_deadline
         self.looks_back: Callable[[], None] = lambda: None
         """Called if earlier events are still to be looked at for a wait."""
+        self.held: Callable[[int], None] = lambda due_ms: None
+        """Called with the time at which held events are due."""
 
     def follow(self, change: Change) -> None:
         """Wake what waits for a change, and count it.
@@ -224,6 +226,8 @@ class AfterCommit:
             self._alarm.set(timer.due_ms)
         if change.looks_back:
             self.looks_back()
+        if change.held_ms is not None:
+            self.held(change.held_ms)
         self.follow_all(change.others)
 
     def follow_all(self, changes: Iterable[Change]) -> None:

@@ -78,6 +78,7 @@ class Change(Value, frozen=True, gc=False):
         warnings: likewise.
         began: the run, if it is new.
         looks_back: a wait has more events before it than could be looked at at once.
+        held_ms: when events are due that are held for functions which this one has invoked.
     """
 
     run: Run
@@ -96,3 +97,4 @@ class Change(Value, frozen=True, gc=False):
     warnings: tuple[RunWarning, ...] = ()
     began: NewRun | None = None
     looks_back: bool = False
+    held_ms: int | None = None

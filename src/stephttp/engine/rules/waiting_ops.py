@@ -151,6 +151,11 @@ def _fail(builder: ChangeBuilder, op: Op, field: str, memo: bytes) -> None:
         builder.has_waits = True
 
 
+def not_started(reason: str) -> bytes:
+    """Write the memo for a step that invoked a function which is not started."""
+    return error_result("NotStartedError", f"the invoked function is not started: {reason}")
+
+
 def invoked_result(run: Run, limit: int, *, function: bool = False) -> bytes:
     """Write the memo for the step that invoked `run`, which has just ended.
 

@@ -22,10 +22,10 @@ from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.timer import TimerKind
 from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.store.sql import QUERIES
-from stephttp.engine.work import matching, registered_functions
+from stephttp.engine.work import matching
 from stephttp.engine.work.links import link
 from stephttp.engine.work.matching import StoredEvent, TriggerEvent, WaitKey
-from stephttp.engine.work.save import deliver
+from stephttp.engine.work.save import deliver, start
 
 _NOTHING: Mapping[str, Sequence[Start]] = {}
 
@@ -38,11 +38,13 @@ class StoredEvents:
         count: how many were new.
         changes: of runs.
         left: whether waits are left that are to be asked later; see `deliveries`.
+        held_ms: when the first is due of the events that are held.
     """
 
     count: int
     changes: list[Change]
     left: bool = False
+    held_ms: int | None = None
 
 
 def receive(
@@ -87,9 +89,10 @@ def receive(
             ]
             changes += end_waits(connection, stored, ended, at)
         started += functions.get(event.event_id, ())
-    if started:
-        changes += registered_functions.start(connection, started, at)
-    return StoredEvents(count, changes, left)
+    if not started:
+        return StoredEvents(count, changes, left)
+    begun = start(connection, started, at)
+    return StoredEvents(count, changes + begun.changes, left, begun.held_ms)
 
 
 def end_waits(

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stephttp.engine.model.change import Change
 from stephttp.engine.model.function import Function, Registration
-from stephttp.engine.model.function_start import Start, StartingEvent
+from stephttp.engine.model.function_start import StartingEvent
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.rules.functions import planning
 from stephttp.engine.store import function_rows
-from stephttp.engine.work import admission, save
+from stephttp.engine.work import save
+from stephttp.engine.work.save import Started
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,24 +38,23 @@ def remove(connection: sqlite3.Connection, url: str, at: Moment) -> Registered:
     return Registered(modified, function_rows.load_functions(connection) if modified else [])
 
 
-def start(connection: sqlite3.Connection, starts: Sequence[Start], at: Moment) -> list[Change]:
-    """Start functions, as far as their options let them start now."""
-    begun = admission.admit(connection, starts, at)
-    return [save.begun(connection, new, first, (), at) for new, first in begun]
-
-
-def invoke(
-    connection: sqlite3.Connection, slug: str, event: StartingEvent, at: Moment
-) -> list[Change]:
+def invoke(connection: sqlite3.Connection, slug: str, event: StartingEvent, at: Moment) -> Started:
     """Start one function with an event that is for it alone.
 
     Raises:
-        Refused: there is no such function, or it cannot be started.
+        Refused: there is no such function, or it is not started.
     """
     function = function_rows.load_function(connection, slug)
     if function is None:
         raise Refused(f"function: there is no function {slug[:200]!r}", 404)
     if function.endpoint.refused is not None:
-        raise Refused(f"function: {slug[:200]!r} is not started: {function.endpoint.refused}")
+        raise Refused(_not_started(slug, function.endpoint.refused))
     content = expressions.read_event(event.body)
-    return start(connection, [planning.plan(function, event, content, at.now_ms)], at)
+    started = save.start(connection, [planning.plan(function, event, content, at.now_ms)], at)
+    for why, _ in started.refused:
+        raise Refused(_not_started(slug, why.reason), why.status)
+    return started
+
+
+def _not_started(slug: str, reason: str) -> str:
+    return f"function: {slug[:200]!r} is not started: {reason}"

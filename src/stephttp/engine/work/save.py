@@ -10,27 +10,46 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 import msgspec
 from msgspec.structs import replace
 
 from stephttp._wire.opcodes import Op, OpCode
 from stephttp.engine.model.change import Change
+from stephttp.engine.model.function_start import Start
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import NewRun, Run
 from stephttp.engine.model.timer import Timer, TimerKind
 from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.rules.endings import cancelled
+from stephttp.engine.rules.functions.start_limits import Refusal
 from stephttp.engine.rules.transitions import arrived
-from stephttp.engine.rules.waiting_ops import invoked_result
+from stephttp.engine.rules.waiting_ops import invoked_result, not_started
 from stephttp.engine.store import function_rows, run_triggers, runs
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.work import admission, keys, matching
+from stephttp.engine.work.admission import Admitted
 from stephttp.engine.work.links import link
 
 _SEND = "step.sendEvent"
 _SEND_NAME = "sendEvent"
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What starts of functions have led to.
+
+    Attributes:
+        changes: of the runs that have begun, and of others.
+        refused: why starts are nothing, and who wait for their results.
+        held_ms: when the first is due of those whose events are held.
+    """
+
+    changes: list[Change]
+    refused: list[tuple[Refusal, tuple[str, ...]]]
+    held_ms: int | None = None
 
 
 def save(
@@ -69,6 +88,24 @@ def cancel(connection: sqlite3.Connection, run_id: str, at: Moment) -> Change:
     return save(connection, cancelled(snapshot, at), snapshot.run, (), at)
 
 
+def start(connection: sqlite3.Connection, starts: Sequence[Start], at: Moment) -> Started:
+    """Start functions, as far as their options let them start now."""
+    return follow_admitted(connection, admission.admit(connection, starts, at), at)
+
+
+def follow_admitted(connection: sqlite3.Connection, admitted: Admitted, at: Moment) -> Started:
+    """Do what follows from the starts of functions.
+
+    Runs begin, and others end that they displace. Steps that wait for a run that will never be
+    learn that at once.
+    """
+    changes = [begun(connection, new, first, (), at) for new, first in admitted.begun]
+    changes += [cancel(connection, run_id, at) for run_id in admitted.displaced]
+    for why, invokers in admitted.refused:
+        changes += _answer(connection, invokers, not_started(why.reason), at)
+    return Started(changes, admitted.refused, admitted.held_ms)
+
+
 def deliver(
     connection: sqlite3.Connection, run_id: str, memos: dict[str, bytes], at: Moment
 ) -> Change:
@@ -88,19 +125,20 @@ def _follow(
     for new, first in change.invoked:
         runs.insert(connection, new, first)
         others.append(begun(connection, new, first, (), at))
-    for new, first in admission.admit(connection, change.starts, at) if change.starts else ():
-        others.append(begun(connection, new, first, (), at))
+    if change.starts:
+        started = start(connection, change.starts, at)
+        others += started.changes
+        change = replace(change, held_ms=started.held_ms)
     if change.ended:
         for op in ops:
             if op.opts and "keys" in op.opts:
                 keys.add(connection, change.run.run_id, op.opts["keys"], at)
     if change.ended and change.run.invoked_by is not None:
-        run_id, _, step_id = change.run.invoked_by.partition(".")
         function = function_rows.load_events(connection, change.run.run_id) is not None
         memo = invoked_result(change.run, at.settings.max_step_output, function=function)
-        # The run that invoked this one may have ended long ago, and be no longer stored.
-        with suppress(Refused):
-            others.append(deliver(connection, run_id, {step_id: memo}, at))
+        further = connection.execute(QUERIES["invokers"], (change.run.run_id,)).fetchall()
+        invokers = [change.run.invoked_by, *(invoked_by for (invoked_by,) in further)]
+        others += _answer(connection, invokers, memo, at)
     for timer in change.timers:
         if timer.kind is TimerKind.EVENT:
             sent_ids = [event_id for ids in sent.values() for event_id in ids]
@@ -111,6 +149,19 @@ def _follow(
             else:
                 others += found
     return replace(change, others=tuple(others)) if others else change
+
+
+def _answer(
+    connection: sqlite3.Connection, invokers: Sequence[str], memo: bytes, at: Moment
+) -> list[Change]:
+    """End the waits of steps that have invoked a run."""
+    changes = []
+    for invoked_by in invokers:
+        run_id, _, step_id = invoked_by.partition(".")
+        # The run that invoked this one may have ended long ago, and be no longer stored.
+        with suppress(Refused):
+            changes.append(deliver(connection, run_id, {step_id: memo}, at))
+    return changes
 
 
 def _look_back(

@@ -33,7 +33,10 @@ _SHOWN = 200
 """Characters of what an app says, in what is said of it."""
 _RESERVED = "inngest/"
 _SCHEMES = ("http", "https")
-_CAN_DO = frozenset({"id", "name", "triggers", "steps", "checkpoint", "priority"})
+_CAN_DO = frozenset(
+    {"id", "name", "triggers", "steps", "checkpoint", "priority"}
+    | {"idempotency", "rateLimit", "debounce", "batchEvents", "singleton"}
+)
 """Options that are fulfilled, or that change nothing here: nothing waits for its turn, so nothing
 has to go first."""
 

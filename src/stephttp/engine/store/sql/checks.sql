@@ -110,3 +110,22 @@ WHERE NOT EXISTS (SELECT 1 FROM endpoints WHERE endpoints.fn_id = functions.fn_i
 SELECT run_id, 'no such run, or no array' FROM function_runs
 WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = function_runs.run_id)
       OR json_type(CAST(events AS TEXT)) IS NOT 'array'
+
+-- name: a singleton is a run
+SELECT name, 'no such run' FROM singletons
+WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = singletons.run_id)
+
+-- name: a run that is awaited by several is known, and is awaited by another one
+SELECT run_id, invoked_by FROM invokers
+WHERE NOT EXISTS (SELECT 1 FROM runs
+                  WHERE runs.run_id = invokers.run_id AND runs.invoked_by <> invokers.invoked_by)
+
+-- name: a held start has events, all of a batch and the latest of a debounce
+SELECT held_starts.held, hold || ': ' || came || ' came, ' || count(held_events.seq) || ' held'
+FROM held_starts LEFT JOIN held_events USING (held) GROUP BY held_starts.held
+HAVING count(held_events.seq) <> CASE hold WHEN 'batch' THEN came ELSE 1 END
+
+-- name: held events and invokers belong to a held start
+SELECT parts.held, 'no such start'
+FROM (SELECT held FROM held_events UNION SELECT held FROM held_invokers) AS parts
+WHERE NOT EXISTS (SELECT 1 FROM held_starts WHERE held_starts.held = parts.held)

@@ -526,7 +526,9 @@ WHERE seq < coalesce((SELECT seq FROM events WHERE event_id = :cursor), 92233720
 ORDER BY seq DESC LIMIT :limit
 
 -- name: event_runs
-SELECT run_id, created_ms, fn_id, event_id, status, ended_ms FROM runs WHERE event_id = ?
+-- Those of a batch are known by their links, and those that repeat another by its event alone.
+SELECT run_id, created_ms, fn_id, event_id, status, ended_ms FROM runs
+WHERE event_id = ?1 OR run_id IN (SELECT run_id FROM links WHERE event_id = ?1 AND step_id = '')
 ORDER BY seq
 
 -- name: run_jobs
@@ -636,3 +638,80 @@ WHERE present ORDER BY slug
 
 -- name: apps
 SELECT app_id, name, url, sdk, framework, synced_ms FROM apps ORDER BY name
+
+-- name: rate
+SELECT free_ns FROM rates WHERE name = ?
+
+-- name: save_rate
+INSERT INTO rates (name, free_ns) VALUES (?, ?)
+ON CONFLICT (name) DO UPDATE SET free_ns = excluded.free_ns
+
+-- name: forget_rates
+DELETE FROM rates
+WHERE name IN (SELECT name FROM rates WHERE free_ns <= ? ORDER BY free_ns LIMIT ?)
+
+-- name: open_singleton
+SELECT run_id FROM singletons JOIN runs USING (run_id)
+WHERE singletons.name = ? AND ended_ms IS NULL
+
+-- name: save_singleton
+INSERT INTO singletons (name, run_id) VALUES (?, ?)
+ON CONFLICT (name) DO UPDATE SET run_id = excluded.run_id
+
+-- name: add_held_start
+INSERT INTO held_starts (name, hold, fn_id, shown, came, size, opened_ms, due_ms)
+VALUES (:name, :hold, :fn_id, :shown, :came, :size, :now_ms, :now_ms)
+ON CONFLICT (name) DO UPDATE SET came = came + excluded.came, size = size + excluded.size
+RETURNING held, opened_ms, came, size
+
+-- name: move_held_start
+UPDATE held_starts SET due_ms = ?, size = ? WHERE held = ?
+
+-- name: add_held_event
+INSERT INTO held_events (held, event_id, name, ts, body) VALUES (?, ?, ?, ?, ?)
+
+-- name: add_held_invoker
+INSERT INTO held_invokers (held, invoked_by) VALUES (?, ?)
+ON CONFLICT DO NOTHING
+
+-- name: keep_latest_event
+DELETE FROM held_events
+WHERE held = :held AND seq < (SELECT max(seq) FROM held_events WHERE held = :held)
+
+-- name: held_events
+SELECT event_id, name, ts, body FROM held_events WHERE held = ? ORDER BY seq
+
+-- name: held_invokers
+SELECT invoked_by FROM held_invokers WHERE held = ? ORDER BY invoked_by
+
+-- name: forget_held_events
+DELETE FROM held_events WHERE held = ?
+
+-- name: forget_held_invokers
+DELETE FROM held_invokers WHERE held = ?
+
+-- name: forget_held_start
+DELETE FROM held_starts WHERE held = ?
+
+-- name: due_held_starts
+SELECT held_starts.held, hold, fn_id, came, size, event_id, held_events.name, ts, body
+FROM held_starts JOIN held_events
+     ON held_events.seq = (SELECT max(seq) FROM held_events
+                           WHERE held_events.held = held_starts.held)
+WHERE due_ms <= ? ORDER BY due_ms, held_starts.held LIMIT ?
+
+-- name: next_held_start
+SELECT min(due_ms) FROM held_starts WHERE due_ms > ?
+
+-- name: is_held_start
+SELECT 1 FROM held_starts WHERE held = ? AND came = ? AND due_ms <= ?
+
+-- name: await_run
+UPDATE timers SET key = ? WHERE run_id = ? AND step_id = ? AND kind = 'invoke'
+
+-- name: add_invoker
+INSERT INTO invokers (run_id, invoked_by) VALUES (?, ?)
+ON CONFLICT DO NOTHING
+
+-- name: invokers
+SELECT invoked_by FROM invokers WHERE run_id = ? ORDER BY invoked_by

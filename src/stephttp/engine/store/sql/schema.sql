@@ -63,6 +63,16 @@
 -- runs that it has are driven to their end. One that is `refused` asks for what the engine cannot
 -- do, as the text says; it is not started either.
 --
+-- A RATE says how far ahead of the time an option of a function has been used up: `idempotency`, which
+-- is one event in 24 hours for each value of its expression, or `rateLimit`. Once that time has come
+-- the row says nothing any more, and goes with rows that are written later.
+--
+-- A SINGLETON names the latest run of those of which one may be open at a time.
+--
+-- A HELD START is a run that has not begun, because its EVENTS are held: the latest of those that a
+-- debounce holds, or those of a batch so far. It begins when it is due, in the transaction that
+-- removes it, and its run has the INVOKERS that waited for it: the first of them is in the run itself.
+--
 -- Two rules hold after every transaction: an 'async' run has at least one timer (it cannot be
 -- forgotten), and a run of any other status has none (it cannot be woken), but a 'sync' one may
 -- have a lease.
@@ -350,6 +360,57 @@ CREATE INDEX functions_by_app ON functions (app_id);
 CREATE TABLE function_runs (
     run_id          TEXT    PRIMARY KEY,
     events          BLOB    NOT NULL              -- JSON: an array, the first is the one that began it
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE rates (
+    name            TEXT    PRIMARY KEY,          -- option, function, digest of the value of its key
+    free_ns         INTEGER NOT NULL              -- from then on it is as if nothing had passed
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX rates_by_time ON rates (free_ns);
+
+CREATE TABLE singletons (
+    name            TEXT    PRIMARY KEY,          -- as of rates
+    run_id          TEXT    NOT NULL              -- the latest run
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX singletons_by_run ON singletons (run_id);
+
+CREATE TABLE held_starts (
+    held            INTEGER PRIMARY KEY,
+    name            TEXT    NOT NULL UNIQUE,      -- as of rates
+    hold            TEXT    NOT NULL CHECK (hold IN ('debounce', 'batch')),
+    fn_id           TEXT    NOT NULL,
+    shown           TEXT    NOT NULL,             -- the begin of the value of its key, for people
+    came            INTEGER NOT NULL,             -- events, so far
+    size            INTEGER NOT NULL,             -- bytes of those that are held
+    opened_ms       INTEGER NOT NULL,
+    due_ms          INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX held_starts_by_due ON held_starts (due_ms);
+
+CREATE TABLE held_events (
+    seq             INTEGER PRIMARY KEY,
+    held            INTEGER NOT NULL,
+    event_id        TEXT    NOT NULL,
+    name            TEXT    NOT NULL,
+    ts              INTEGER NOT NULL,
+    body            BLOB    NOT NULL
+) STRICT;
+
+CREATE INDEX held_events_by_start ON held_events (held);
+
+CREATE TABLE held_invokers (
+    held            INTEGER NOT NULL,
+    invoked_by      TEXT    NOT NULL,             -- as of runs
+    PRIMARY KEY (held, invoked_by)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE invokers (
+    run_id          TEXT    NOT NULL,
+    invoked_by      TEXT    NOT NULL,             -- as of runs, beside the one that is there
+    PRIMARY KEY (run_id, invoked_by)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE cancellations (

@@ -39,3 +39,54 @@ CREATE INDEX timers_aside ON timers (aside, due_ms) WHERE aside IS NOT NULL AND 
 CREATE INDEX gateway_timers_aside ON timers (aside, due_ms)
 WHERE aside IS NOT NULL AND kind = 'gateway';
 CREATE INDEX timers_by_key ON timers (key, kind, match_keys, match_values) WHERE key IS NOT NULL;
+
+CREATE TABLE rates (
+    name            TEXT    PRIMARY KEY,
+    free_ns         INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX rates_by_time ON rates (free_ns);
+
+CREATE TABLE singletons (
+    name            TEXT    PRIMARY KEY,
+    run_id          TEXT    NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX singletons_by_run ON singletons (run_id);
+
+CREATE TABLE held_starts (
+    held            INTEGER PRIMARY KEY,
+    name            TEXT    NOT NULL UNIQUE,
+    hold            TEXT    NOT NULL CHECK (hold IN ('debounce', 'batch')),
+    fn_id           TEXT    NOT NULL,
+    shown           TEXT    NOT NULL,
+    came            INTEGER NOT NULL,
+    size            INTEGER NOT NULL,
+    opened_ms       INTEGER NOT NULL,
+    due_ms          INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX held_starts_by_due ON held_starts (due_ms);
+
+CREATE TABLE held_events (
+    seq             INTEGER PRIMARY KEY,
+    held            INTEGER NOT NULL,
+    event_id        TEXT    NOT NULL,
+    name            TEXT    NOT NULL,
+    ts              INTEGER NOT NULL,
+    body            BLOB    NOT NULL
+) STRICT;
+
+CREATE INDEX held_events_by_start ON held_events (held);
+
+CREATE TABLE held_invokers (
+    held            INTEGER NOT NULL,
+    invoked_by      TEXT    NOT NULL,
+    PRIMARY KEY (held, invoked_by)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE invokers (
+    run_id          TEXT    NOT NULL,
+    invoked_by      TEXT    NOT NULL,
+    PRIMARY KEY (run_id, invoked_by)
+) STRICT, WITHOUT ROWID;
