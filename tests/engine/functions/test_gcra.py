@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stephttp.engine.rules.functions.gcra import Rate, passed
+from stephttp.engine.rules.functions.gcra import Rate, bounded, passed
 
 _NS = 1_000_000
 rates = st.builds(Rate, st.integers(1, 50), st.integers(1, 10_000), st.integers(0, 5))
@@ -16,7 +16,7 @@ pauses = st.lists(st.integers(0, 3_000), max_size=60)
 
 
 def times_passed(rate: Rate, times: list[int]) -> list[int]:
-    free_ns, found = None, []
+    free_ns, found = 0, []
     for now_ms in times:
         moved = passed(rate, free_ns, now_ms)
         if moved is not None:
@@ -61,23 +61,24 @@ def test_what_a_row_says_is_over_when_its_time_has_come(
     rate: Rate, gaps: list[int], later_ms: int
 ) -> None:
     """So rows whose time has come can be deleted."""
-    free_ns: int | None = None
+    free_ns = 0
     for now_ms in accumulate(gaps):
         free_ns = passed(rate, free_ns, now_ms) or free_ns
-    if free_ns is not None:
-        now_ms = -(-free_ns // _NS) + later_ms
-        assert passed(rate, free_ns, now_ms) == passed(rate, None, now_ms)
+    now_ms = -(-free_ns // _NS) + later_ms
+    assert passed(rate, free_ns, now_ms) == passed(rate, 0, now_ms)
 
 
-@given(rates, st.integers(0, 10**15), st.integers(0, 10**9))
+@given(rates, st.integers(0, 10**18), st.integers(0, 10**9))
 def test_a_clock_that_was_set_back_shuts_a_limit_for_no_longer_than_the_limit_does(
     rate: Rate, free_ns: int, now_ms: int
 ) -> None:
-    wait_ms = -(-(rate.burst + 1) * rate.interval_ns // _NS)
-    assert passed(rate, min(free_ns, now_ms * _NS), now_ms) is not None
+    """`free_ns` may be any time: of a clock that was far ahead."""
     moved_ns = passed(rate, free_ns, now_ms)
+    kept_ns = bounded(rate, free_ns, now_ms)
+    wait_ns = (rate.burst + 1) * rate.interval_ns
     if moved_ns is None:
-        assert passed(rate, now_ms * _NS + wait_ms * _NS, now_ms + wait_ms) is not None
-        assert passed(rate, free_ns, now_ms) is None
+        assert passed(rate, kept_ns, now_ms) is None
+        assert passed(rate, kept_ns, now_ms + -(-wait_ns // _NS)) is not None
     else:
-        assert moved_ns <= now_ms * _NS + (rate.burst + 1) * rate.interval_ns
+        assert kept_ns == free_ns
+        assert bounded(rate, moved_ns, now_ms) == moved_ns

@@ -158,7 +158,7 @@ CHECKPOINT_OPERATIONS = (
     ),
     operation(
         "GET", "/v0/runs/{run}/batch", run_state.batch,
-        "getBatch", "The event that began a run that has not ended.",
+        "getBatch", "The events that began a run that has not ended.",
         json_answer(SchemaOf(list[RunTrigger])), 400, 404, 410, parameters=(RUN,),
     ),
     operation(

@@ -14,7 +14,17 @@ from stephttp.engine.store.sql import QUERIES
 
 
 def load_trigger(connection: sqlite3.Connection, run_id: str) -> tuple[str, dict[str, Any]]:
-    """Load the status of a run, and the event that started it.
+    """Load the status of a run, and the event that started it, the first one of a batch.
+
+    Raises:
+        Refused: there is no such run.
+    """
+    status, events = load_triggers(connection, run_id)
+    return status, events[0]
+
+
+def load_triggers(connection: sqlite3.Connection, run_id: str) -> tuple[str, list[dict[str, Any]]]:
+    """Load the status of a run, and the events that started it, in their order.
 
     Raises:
         Refused: there is no such run.
@@ -24,8 +34,7 @@ def load_trigger(connection: sqlite3.Connection, run_id: str) -> tuple[str, dict
         raise unknown(run_id)
     status, events, *http = row
     if events is not None:
-        first, *_ = msgspec.json.decode(events, type=list[dict[str, Any]])
-        return status, first
+        return status, msgspec.json.decode(events, type=list[dict[str, Any]])
     event_id, name, ts, domain, method, path, query, content_type, ip, fn, body = http
     data = {
         "body": None if body is None else b64encode(body).decode(),
@@ -37,4 +46,4 @@ def load_trigger(connection: sqlite3.Connection, run_id: str) -> tuple[str, dict
         "path": path,
         "query_params": query,
     }
-    return status, {"data": data, "id": event_id, "name": name, "ts": ts}
+    return status, [{"data": data, "id": event_id, "name": name, "ts": ts}]

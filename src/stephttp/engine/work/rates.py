@@ -22,10 +22,14 @@ def ask(connection: sqlite3.Connection, limits: Iterable[StartLimit], at: Moment
     used: Used = []
     for limit in limits:
         row = connection.execute(QUERIES["rate"], (limit.name,)).fetchone()
-        free_ns = gcra.passed(limit.rate, None if row is None else row[0], at.now_ms)
-        if free_ns is None:
+        free_ns: int = 0 if row is None else row[0]
+        moved_ns = gcra.passed(limit.rate, free_ns, at.now_ms)
+        if moved_ns is None:
+            bounded_ns = gcra.bounded(limit.rate, free_ns, at.now_ms)
+            if bounded_ns != free_ns:
+                connection.execute(QUERIES["save_rate"], (limit.name, bounded_ns))
             return limit.refusal
-        used.append((limit.name, free_ns))
+        used.append((limit.name, moved_ns))
     return used
 
 

@@ -25,7 +25,7 @@ from stephttp.engine.outbound.under_way import Heard
 from stephttp.engine.reading.run_rows import load_waits
 from stephttp.engine.rules.answers import is_current
 from stephttp.engine.store import memos, runs
-from stephttp.engine.store.run_triggers import load_trigger
+from stephttp.engine.store.run_triggers import load_triggers
 from stephttp.engine.store.runs import unknown
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.web.fields import AnswerBody, Base64, Time, one_of
@@ -110,7 +110,7 @@ async def actions(request: Request) -> Response:
 async def batch(request: Request) -> Response:
     """Return the events that began a run that has not ended."""
     run_id = parse_run_id(request.path_params["run"])
-    return json_response([await engine_of(request).store.read(partial(_event, run_id=run_id))])
+    return json_response(await engine_of(request).store.read(partial(_events, run_id=run_id)))
 
 
 async def run(request: Request) -> Response:
@@ -184,10 +184,10 @@ def _actions(
     return memos.load(connection, run_id, pending=pending, names=names)
 
 
-def _event(connection: sqlite3.Connection, run_id: str) -> RunTrigger:
-    status, event = load_trigger(connection, run_id)
+def _events(connection: sqlite3.Connection, run_id: str) -> list[RunTrigger]:
+    status, events = load_triggers(connection, run_id)
     _check_open(status, run_id)
-    return RunTrigger(**event)
+    return [RunTrigger(**event) for event in events]
 
 
 def _run(connection: sqlite3.Connection, run_id: str) -> RunView:

@@ -30,20 +30,28 @@ class Rate(Value, frozen=True, gc=False):
         return -(-self.period_ms * _NS // self.most)
 
 
-def passed(rate: Rate, free_ns: int | None, now_ms: int) -> int | None:
+def passed(rate: Rate, free_ns: int, now_ms: int) -> int | None:
     """Let one pass, if the limit allows that.
 
     Args:
-        free_ns: from when on the limit is as if nothing had passed; `None`: nothing has.
+        free_ns: from when on the limit is as if nothing had passed; 0: nothing has.
         now_ms: the present time.
 
     Returns:
         The new `free_ns`; `None` if it may not pass now.
     """
-    now_ns, interval_ns = now_ms * _NS, rate.interval_ns
-    latest_ns = now_ns + (rate.burst + 1) * interval_ns
-    # A later time than any that this limit sets comes of a clock that was set back, or of another
-    # limit that was there before: it must not shut the limit for longer than this one does.
-    since_ns = min(max(now_ns, free_ns or 0), latest_ns)
-    moved_ns = since_ns + interval_ns
-    return moved_ns if moved_ns <= latest_ns else None
+    moved_ns = max(now_ms * _NS, free_ns) + rate.interval_ns
+    return moved_ns if moved_ns <= _latest_ns(rate, now_ms) else None
+
+
+def bounded(rate: Rate, free_ns: int, now_ms: int) -> int:
+    """Return `free_ns`, but no later than the limit sets it.
+
+    It is later if the clock was set back. That must not shut the limit for longer than the limit
+    itself does.
+    """
+    return min(free_ns, _latest_ns(rate, now_ms))
+
+
+def _latest_ns(rate: Rate, now_ms: int) -> int:
+    return now_ms * _NS + (rate.burst + 1) * rate.interval_ns
