@@ -22,6 +22,7 @@ from typing import Any
 with warnings.catch_warnings():
     # It defines its models in a way that pydantic has deprecated.
     warnings.simplefilter("ignore", DeprecationWarning)
+    import flow_control
     import inngest
     import inngest.fast_api
     import inngest.flask
@@ -359,7 +360,8 @@ def serve_fastapi() -> None:
 
     app = FastAPI()
     client = inngest.Inngest(app_id="fastapi", logger=logging.getLogger("quiet"))
-    inngest.fast_api.serve(app, client, coroutines(client))
+    functions = [*coroutines(client), *flow_control.coroutines(client)]
+    inngest.fast_api.serve(app, client, functions)
     app.get("/counts")(lambda key: COUNTS.get(key, {}))
     config = uvicorn.Config(app, port=PORT, log_level="warning")
     listener = config.bind_socket()
@@ -374,7 +376,8 @@ def serve_flask() -> None:
 
     app = flask.Flask(__name__)
     client = inngest.Inngest(app_id="flask", logger=logging.getLogger("quiet"))
-    inngest.flask.serve(app, client, blocking(client))
+    functions = [*blocking(client), *flow_control.blocking(client)]
+    inngest.flask.serve(app, client, functions)
     app.get("/counts")(lambda: COUNTS.get(flask.request.args["key"], {}))
     server = make_server("127.0.0.1", PORT, app, threaded=True)
     print(f"listening on http://127.0.0.1:{server.port}", flush=True)

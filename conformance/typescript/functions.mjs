@@ -5,6 +5,7 @@
 import http from "node:http";
 import { Inngest, NonRetriableError, RetryAfterError } from "inngest";
 import { serve } from "inngest/node";
+import { addTo } from "./flow_control.mjs";
 
 // How often each step of each test ran: counts["<key>"]["<step>"].
 const counts = {};
@@ -114,6 +115,7 @@ function functionsOf(client) {
     return { size, events: events.length };
   });
 
+  addTo(client, add);
   return made;
 }
 

@@ -38,6 +38,14 @@ class App:
         (event_id,) = answer.json()["ids"]
         return str(event_id)
 
+    def send_together(self, event: str, *data: dict[str, Any]) -> list[str]:
+        """Send events about this test in one request, and return their ids."""
+        messages = [
+            {"name": f"{self.name}/{event}", "data": {"key": self.key, **one}} for one in data
+        ]
+        ids: list[str] = self.engine.post(f"/e/{self.event_key}", json=messages).json()["ids"]
+        return ids
+
     def runs(self, event_id: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.engine.get(f"/v1/events/{event_id}/runs").json()["data"]
         return found

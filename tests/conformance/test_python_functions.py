@@ -4,13 +4,14 @@ coroutines behind FastAPI, and blocking behind Flask."""
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import httpx2
 import pytest
 
 from tests.acceptance.processes import ROOT, STEPHTTP, Process, eventually, free_port
+from tests.conformance import flow_control
 from tests.conformance.functions import App, output
 
 APP = ROOT / "conformance" / "python" / "app.py"
@@ -176,3 +177,19 @@ def test_in_production_both_sides_sign(tmp_path: Path) -> None:
             # A call that the engine has not signed is refused.
             forged = httpx2.post(f"{address}/api/inngest?fnId=fastapi-steps&stepId=step", json={})
             assert forged.status_code == 401
+
+
+CHECKS = (
+    flow_control.check_batches,
+    flow_control.check_debounce,
+    flow_control.check_limits,
+    flow_control.check_singletons,
+    flow_control.check_invokers,
+)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda one: one.__name__.removeprefix("check_"))
+def test_options_decide_whether_and_when_a_run_starts(
+    app: App, check: Callable[[App], None]
+) -> None:
+    check(app)

@@ -6,13 +6,14 @@ The engine asks for them itself (`--app`); in their answer they say what they ar
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import httpx2
 import pytest
 
 from tests.acceptance.processes import STEPHTTP, Process, eventually, free_port
+from tests.conformance import flow_control
 from tests.conformance.functions import App, output
 
 
@@ -97,3 +98,19 @@ def test_a_condition_of_a_trigger(app: App) -> None:
 
 def test_large_state(app: App) -> None:
     assert app.result("big") == {"size": 7 * 700_000, "events": 1}
+
+
+CHECKS = (
+    flow_control.check_batches,
+    flow_control.check_debounce,
+    flow_control.check_limits,
+    flow_control.check_singletons,
+    flow_control.check_invokers,
+)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda one: one.__name__.removeprefix("check_"))
+def test_options_decide_whether_and_when_a_run_starts(
+    app: App, check: Callable[[App], None]
+) -> None:
+    check(app)
