@@ -106,7 +106,9 @@ class Engine:
         self._starter = Starter(self.store, self.clock, self.moment, self._follow_started)
         self.after.held = self._starter.expect
         self.bulk = BulkActions(self.store, self.moment, self.after.follow_all)
-        self.functions = Functions(self.store, self.moment, self.after, self.egress)
+        self.functions = Functions(
+            self.store, self.moment, self.after, self.egress, self.executor.limits_changed
+        )
         self.reader = Reader(self.store, self.clock)
         self._retention = Retention(self.store, self.clock, settings)
 

@@ -2,9 +2,10 @@
 concurrency, and what came of each.
 
 At most one call of a run is under way at a time, and beside it one for each of its planned steps;
-at most `Settings.concurrency` of all. Timers that fall due while the endpoint of their run is being
-called wait in the table until the call is over. HTTP requests for steps are made beside all that,
-at most `Settings.gateway_concurrency` at a time. Origins share both numbers (`live.origins`).
+at most `Settings.concurrency` of all, and no more than the gates of a run have room for. Timers
+that fall due while the endpoint of their run is being called wait in the table until the call is
+over. HTTP requests for steps are made beside all that, at most `Settings.gateway_concurrency` at a
+time. Origins share both numbers (`live.origins`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from stephttp.engine.live.changes import AfterCommit, Changes
+from stephttp.engine.live.gates import Gates
 from stephttp.engine.live.origins import Origins, Shares
 from stephttp.engine.logs import log_event
 from stephttp.engine.metrics import Metrics
@@ -24,6 +26,7 @@ from stephttp.engine.model.change import Change
 from stephttp.engine.model.clock import Alarm, Clock
 from stephttp.engine.model.inputs import UNANSWERED, CallFailure, FailureKind, Moment
 from stephttp.engine.model.settings import Settings
+from stephttp.engine.model.timer import TaskKey
 from stephttp.engine.outbound.gateway import Gateway
 from stephttp.engine.outbound.reentry_call import EndpointCaller, log_call
 from stephttp.engine.resting import Resting
@@ -34,7 +37,7 @@ from stephttp.engine.work import due
 from stephttp.engine.work.settle import Outcome, settle, settle_request
 
 log = logging.getLogger(__name__)
-_Tasks = dict[due.TaskKey, "asyncio.Task[None]"]
+_Tasks = dict[TaskKey, "asyncio.Task[None]"]
 _Work = Callable[[], Awaitable[None]]
 
 _PAUSE = 1.0  # seconds of rest after the store failed (a full disk, say)
@@ -71,7 +74,8 @@ class Executor:
         self._moment = moment
         self._clock = clock
         self._settings = settings
-        self._resting = Resting(store, clock)
+        self.gates = Gates()
+        self._resting = Resting(store, clock, self.gates)
         self._calls: _Tasks = {}
         self._http_steps: _Tasks = {}
         self.origins = Origins()
@@ -108,7 +112,7 @@ class Executor:
         await self._until(lambda: not (self._looking or self._calls))
 
     @property
-    def busy(self) -> frozenset[due.TaskKey]:
+    def busy(self) -> frozenset[TaskKey]:
         """Return the tasks that are under way."""
         return frozenset((*self._calls, *self._http_steps))
 
@@ -149,19 +153,27 @@ class Executor:
         # not among the rows, and its alarm would be lost.
         self._alarm.clear()
         resting = () if self._resting.until is None else await self._resting.keys()
+        room = self.gates.look(self._clock.now_ms())
         unit = partial(
             due.claim,
             at=self._moment(),
             busy=self.busy.union(resting),
             slots=Shares(self._settings.concurrency, self.origins.used, self.origins.trying),
             gateway_slots=Shares(self._settings.gateway_concurrency, self._gateway_origins.used),
+            room=room,
             since_ms=self._since_ms,
         )
-        claim = await self._store.write(unit, self._follow_claim)
+        try:
+            claim = await self._store.write(unit, self._follow_claim)
+        except BaseException:
+            self.gates.reopen()
+            raise
+        self.gates.looked(room)
         for call in claim.calls:
             name, key = f"stephttp-call-{call.run_id}", (call.run_id, call.step_id)
             self.origins.begin(call.domain)
-            over = partial(self.origins.end, call.domain)
+            self.gates.begin(call.gates)
+            over = partial(self._over, call)
             work = self._work(self._calls, key, partial(self._call, call), over)
             self._calls[key] = asyncio.create_task(work, name=name)
         self._changes.publish([call.run_id for call in claim.calls])
@@ -171,16 +183,25 @@ class Executor:
             over = partial(self._gateway_origins.end, request.origin)
             work = self._work(self._http_steps, key, partial(self._fetch, request), over)
             self._http_steps[key] = asyncio.create_task(work, name=name)
-        for due_ms in (claim.next_due_ms, self._resting.due_ms):
+        for due_ms in (claim.next_due_ms, self._resting.due_ms, self.gates.opening_ms):
             if due_ms is not None:
                 self._alarm.set(due_ms)
+
+    def limits_changed(self) -> None:
+        """Look again at all that waits for a gate."""
+        self.gates.reopen()
+        self._alarm.set(self._clock.now_ms())
+
+    def _over(self, call: EndpointCall) -> None:
+        self.origins.end(call.domain)
+        self.gates.end(call.gates)
 
     def _follow_claim(self, claim: due.DueWork) -> None:
         self._metrics.claimed(claim)
         self._after.follow_all(claim.ended)
 
     async def _work(
-        self, tasks: _Tasks, key: due.TaskKey, work: _Work, over: Callable[[], None]
+        self, tasks: _Tasks, key: TaskKey, work: _Work, over: Callable[[], None]
     ) -> None:
         """Do the work of a task, then free its slot and look for what fell due meanwhile."""
         try:

@@ -11,7 +11,9 @@ from collections.abc import Collection
 from functools import partial
 
 from stephttp._wire.stored_state import RESENT_AFTER
+from stephttp.engine.live.gates import Gates
 from stephttp.engine.model.clock import Clock
+from stephttp.engine.model.timer import TaskKey
 from stephttp.engine.store.store import Store
 from stephttp.engine.work import due
 
@@ -19,13 +21,14 @@ from stephttp.engine.work import due
 class Resting:
     """Calls that are not repeated yet. `begin` it once."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, gates: Gates) -> None:
         self._store = store
+        self._gates = gates
         self._clock = clock
         self._since_ms = 0
         self.until: float | None = None
         """When nothing rests any more, by the clock that never jumps; `None` if that is over."""
-        self._keys: Collection[due.TaskKey] | None = ()
+        self._keys: Collection[TaskKey] | None = ()
         self.due_ms: int | None = None
         """When to look at what rests; `None` if nothing does (any more)."""
 
@@ -34,12 +37,15 @@ class Resting:
         self._since_ms, self._keys = since_ms, None
         self.until = self._clock.monotonic() + RESENT_AFTER
 
-    async def keys(self) -> Collection[due.TaskKey]:
+    async def keys(self) -> Collection[TaskKey]:
         """Return what is left alone now."""
         if self.until is None or self._clock.monotonic() >= self.until:
             self.until, self._keys = None, ()
+            self._gates.hold({})
         elif self._keys is None:
             unit = partial(due.due_before, since_ms=self._since_ms)
             self._keys = await self._store.read(unit)
+            held = partial(due.held_before, since_ms=self._since_ms)
+            self._gates.hold(await self._store.read(held))
         self.due_ms = self._since_ms + round(RESENT_AFTER * 1000) if self._keys else None
         return self._keys or ()

@@ -209,9 +209,9 @@ def test_limits_have_the_names_that_share_them() -> None:
     assert [(gate.place, gate.most, gate.period_ms, gate.burst) for gate in one] == [
         (0, 2, None, 0), (1, 2, None, 0), (-1, 3, 1_000, 1),
     ]  # fmt: skip
-    assert one[0].name.startswith("concurrency fn-1 0 ")
-    assert one[1].name.startswith("concurrency account ")
-    assert one[2].name.startswith("throttle fn-1 ")
+    assert one[0].name.startswith("~concurrency fn-1 0 ")
+    assert one[1].name.startswith("~concurrency account ")
+    assert one[2].name.startswith("~throttle fn-1 ")
     assert not {gate.name for gate in one} & {gate.name for gate in other}
 
 

@@ -29,17 +29,26 @@ log = logging.getLogger(__name__)
 class Functions:
     """Knows which functions there are. It lives in the engine's event loop.
 
+    Args:
+        limits_changed: called when functions may have other limits than before.
+
     Attributes:
         triggers: what events start; what an event costs that starts nothing is a look here.
     """
 
     def __init__(
-        self, store: Store, moment: Callable[[], Moment], after: AfterCommit, egress: Egress
+        self,
+        store: Store,
+        moment: Callable[[], Moment],
+        after: AfterCommit,
+        egress: Egress,
+        limits_changed: Callable[[], None],
     ) -> None:
         self._store = store
         self._moment = moment
         self._after = after
         self._egress = egress
+        self._limits_changed = limits_changed
         self.triggers = Triggers()
         self._matching = asyncio.Lock()
 
@@ -106,6 +115,7 @@ class Functions:
     def _follow(self, registered: Registered) -> None:
         if registered.modified:
             self._know(registered.functions)
+            self._limits_changed()
 
     def _know(self, known: list[Function]) -> None:
         self.triggers = Triggers(known)

@@ -47,6 +47,7 @@ class EndpointCall(Value, frozen=True, gc=False):
         state: the state that is sent with the request.
         unanswered: how many calls for the same purpose brought no answer before; if any, it is not
             sent once more where a kept connection turns out to be closed.
+        gates: names of those that it has passed, and in which it counts until it is over.
         function: the part of a call that only functions have; `None` if it is not one of those.
     """
 
@@ -68,6 +69,7 @@ class EndpointCall(Value, frozen=True, gc=False):
     reads_state: bool = False
     state: ResumeState | None = None
     unanswered: int = 0
+    gates: tuple[str, ...] = ()
     function: FunctionState | None = None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stephttp.engine.model.function_options import NO_OPTIONS, FunctionOptions
+from stephttp.engine.model.gate import Gate
 from stephttp.engine.model.known_endpoint import Endpoint
 from stephttp.engine.model.values import Value
 
@@ -19,23 +20,6 @@ class StartingEvent(Value, frozen=True, gc=False):
     name: str
     ts: int
     body: bytes
-
-
-class Gate(Value, frozen=True, gc=False):
-    """A limit that calls of a run have to pass.
-
-    Attributes:
-        name: the same for all runs that share the limit.
-        place: of the limit among those of the function, so that it can be changed with it.
-        most: calls under way at a time; or, with a period, runs that start in one.
-        period_ms, burst: of a throttle.
-    """
-
-    name: str
-    place: int
-    most: int
-    period_ms: int | None = None
-    burst: int = 0
 
 
 class Start(Value, frozen=True, gc=False):

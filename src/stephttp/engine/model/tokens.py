@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from msgspec.json import decode
 
-from stephttp._wire.ids import random_ulid
+from stephttp._wire.ids import random_ulid, ulid, ulid_number
 from stephttp._wire.json import encode_struct
 from stephttp.engine.model.values import Topic
 
@@ -27,6 +27,29 @@ _RUN = {"iss": "api.inngest.com", "sub": "run-claim"}
 def new_ulid(now_ms: int, rng: Random) -> str:
     """Make a ULID from the given time and randomness."""
     return random_ulid(now_ms, rng.randbytes(16))
+
+
+ULID_TIME = 10
+"""The characters of a ULID that are its time."""
+_MOST_STEP = 1 << 40
+"""How far apart ULIDs are that are made in one millisecond, at most."""
+
+
+def ascending_ulids(count: int, now_ms: int, rng: Random, after: str | None) -> list[str]:
+    """Make ULIDs of one millisecond, each greater than the one before.
+
+    Args:
+        count: how many.
+        after: the greatest of this millisecond that there is already.
+    """
+    number = ulid_number(after if after is not None else new_ulid(now_ms, rng))
+    made = []
+    for _ in range(count):
+        number += rng.randrange(1, _MOST_STEP)
+        made.append(ulid(now_ms, number))
+    if made and (made[0] <= (after or "") or made != sorted(made)):
+        return sorted(new_ulid(now_ms, rng) for _ in range(count))  # There is no room above.
+    return made
 
 
 class RunToken(NamedTuple):

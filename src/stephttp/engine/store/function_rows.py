@@ -15,6 +15,7 @@ from stephttp.engine.model.function import App, Function, Registration, Trigger
 from stephttp.engine.model.function_options import FunctionOptions
 from stephttp.engine.model.known_endpoint import Endpoint
 from stephttp.engine.model.timer import RESUME, Timer
+from stephttp.engine.store import gate_rows
 from stephttp.engine.store.sql import QUERIES
 
 _ENDPOINT = len(Endpoint.__struct_fields__)
@@ -53,6 +54,7 @@ def save(connection: sqlite3.Connection, registration: Registration, now_ms: int
         connection.execute(QUERIES["save_function"], row)
         connection.execute(QUERIES["save_function_endpoint"], row)
         connection.execute(QUERIES["move_function_runs"], row)
+        gate_rows.change(connection, function)
 
 
 def remove(connection: sqlite3.Connection, url: str) -> bool:

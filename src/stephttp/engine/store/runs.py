@@ -19,7 +19,7 @@ from stephttp.engine.model.run import Known, NewRun, Run, RunStatus, Snapshot, S
 from stephttp.engine.model.timer import RESUME, TARGETED, Timer, TimerKind
 from stephttp.engine.model.values import Value
 from stephttp.engine.rules.reruns import Source
-from stephttp.engine.store import bulk_insert, counts, function_rows
+from stephttp.engine.store import bulk_insert, counts, function_rows, gate_rows
 from stephttp.engine.store.sql import QUERIES
 
 _BUSY = TARGETED | {TimerKind.RETRY}
@@ -218,6 +218,7 @@ def save(connection: sqlite3.Connection, change: Change, before: Run, now_ms: in
         connection.execute(QUERIES["see_step"], values)
     if change.ended and before.status is not RunStatus.SYNC:
         connection.execute(QUERIES["delete_timers"], (run.run_id,))
+        gate_rows.end(connection, run.run_id, now_ms)
     elif before.status is RunStatus.SYNC and run.status is not RunStatus.SYNC:
         connection.execute(QUERIES["delete_lease"], (run.run_id,))
     _save_parts(connection, [change])

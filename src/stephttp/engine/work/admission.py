@@ -26,9 +26,10 @@ from stephttp.engine.model.function_start import Start
 from stephttp.engine.model.held_start import Candidate
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.run import NewRun
+from stephttp.engine.model.tokens import ULID_TIME, ascending_ulids, new_ulid
 from stephttp.engine.rules.functions import starting
 from stephttp.engine.rules.functions.start_limits import Refusal, limit_name, limits_of
-from stephttp.engine.store import function_rows, runs
+from stephttp.engine.store import function_rows, gate_rows, runs
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.work import holding, rates
 from stephttp.engine.work.links import link
@@ -84,6 +85,7 @@ class _Admission:
         self._admitted = Admitted()
         self._began: list[tuple[Candidate, tuple[NewRun, Change]]] = []
         self._singletons: dict[str, str] = {}
+        self._latest_id: str | None = None
 
     def decide(self, candidate: Candidate) -> None:
         """Let one start pass the options of its function, as far as it gets."""
@@ -111,6 +113,7 @@ class _Admission:
         """Store the runs that begin."""
         runs.insert_many(self._connection, [run for _, run in self._began])
         for candidate, (new, _) in self._began:
+            gate_rows.add(self._connection, new.run_id, candidate.start, self._at.now_ms)
             for event in candidate.events:
                 # What has started the run does not end its waits as well.
                 link(self._connection, new.run_id, event.event_id, "", received=True)
@@ -150,7 +153,10 @@ class _Admission:
                 self._refuse(candidate, Refusal(reason))
                 return False
         first = replace(
-            start, event=candidate.events[0], invoked_by=invokers[0] if invokers else None
+            start,
+            event=candidate.events[0],
+            run_id=start.run_id or self._next_id(),
+            invoked_by=invokers[0] if invokers else None,
         )
         new, change = starting.begin(first, self._at, candidate.events)
         self._began.append((candidate, (new, change)))
@@ -162,6 +168,17 @@ class _Admission:
         if invokers and not start.run_id:
             self._await(invokers, new.run_id)
         return True
+
+    def _next_id(self) -> str:
+        """Return the id of a run: those of one millisecond come in the order of their starts."""
+        now_ms, rng = self._at.now_ms, self._at.rng
+        latest = self._latest_id
+        if latest is None:
+            prefix = new_ulid(now_ms, rng)[:ULID_TIME]
+            (latest,) = self._connection.execute(QUERIES["latest_run_id"], (prefix,)).fetchone()
+        (run_id,) = ascending_ulids(1, now_ms, rng, latest)
+        self._latest_id = run_id
+        return run_id
 
     def _holder(self, name: str) -> str | None:
         """Return the open run that a singleton has."""

@@ -7,26 +7,23 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from stephttp.engine.live.gates import Room
 from stephttp.engine.live.origins import Shares
 from stephttp.engine.model.call import EndpointCall, GatewayRequest
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.run import RunStatus, Snapshot
-from stephttp.engine.model.timer import RESUME, SEPARATE, TARGETED, TimerKind
+from stephttp.engine.model.timer import RESUME, TARGETED, TaskKey, TimerKind, key_of
 from stephttp.engine.rules.endings import overdue
 from stephttp.engine.rules.transitions import fell_due
 from stephttp.engine.store import memos, runs
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.work import save
-
-TaskKey = tuple[str, str]
-"""Run id and step id of the timer that a task of the executor works on."""
-
-_Due = tuple[TaskKey, str, int]
-"""What is due: its key, the kind of the timer, and since when."""
+from stephttp.engine.work.lanes import LaneWalk
 
 _CALLS = TARGETED | {TimerKind.RESUME}
 _PAUSE_MS = 50
@@ -35,6 +32,15 @@ _MOST_ASIDE = 500
 """Timers that one unit of work sets aside."""
 _MOST_OVERDUE = 100
 """How many runs one unit of work ends."""
+
+
+class _Due(NamedTuple):
+    """What is due: its key, the kind of the timer, since when, and the gates of the call."""
+
+    key: TaskKey
+    kind: str
+    due_ms: int
+    gates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +60,13 @@ class DueWork:
     late: list[tuple[str, int]] = field(default_factory=list)
 
 
-def key_of(run_id: str, step_id: str, kind: str) -> TaskKey:
-    """Return what is worked on when a timer falls due: a run, or one step of it."""
-    return run_id, step_id if kind in SEPARATE else RESUME
-
-
 def claim(
     connection: sqlite3.Connection,
     at: Moment,
     busy: Collection[TaskKey],
     slots: Shares,
     gateway_slots: Shares,
+    room: Room,
     since_ms: int,
 ) -> DueWork:
     """Take up due work, the longest overdue first, and end runs whose deadline has passed.
@@ -73,22 +75,26 @@ def claim(
         busy: what is being worked on already; it is left out.
         slots: those for calls. More may be due: claim again when a call is over.
         gateway_slots: those for HTTP requests of steps, which count for the origin of their run.
+        room: that of gates; it learns what waits for it.
         since_ms: when this engine started to call; a call that was due before may still be under
             way from the last life of the engine, so it does not carry state.
     """
     ended = _end_overdue(connection, at)
-    due_calls, more_calls = _pick(connection, "calls", at.now_ms, busy, slots)
+    due_calls, more_calls = _pick(connection, "calls", at.now_ms, busy, slots, room)
     calls = []
-    for (run_id, step_id), kind, due_ms in due_calls:
+    for (run_id, step_id), kind, due_ms, gates in due_calls:
         call = _take(connection, run_id, step_id, at)
         if call is not None:
             # A run that is taken over is not for the process that was heard of last.
             again = kind == TimerKind.ORPHAN or (kind in _CALLS and due_ms < since_ms)
-            calls.append(replace(call, reads_state=False) if again else call)
+            call = replace(call, reads_state=False) if again else call
+            calls.append(replace(call, gates=gates) if gates else call)
     calls = memos.attach(connection, calls)
-    due_requests, more_requests = _pick(connection, "http_steps", at.now_ms, busy, gateway_slots)
-    fetches = [runs.load_gateway_request(connection, *key) for key, _, _ in due_requests]
-    late = [(kind, at.now_ms - due_ms) for _, kind, due_ms in (*due_calls, *due_requests)]
+    due_requests, more_requests = _pick(
+        connection, "http_steps", at.now_ms, busy, gateway_slots, room
+    )
+    fetches = [runs.load_gateway_request(connection, *one.key) for one in due_requests]
+    late = [(one.kind, at.now_ms - one.due_ms) for one in (*due_calls, *due_requests)]
     next_due_ms = at.now_ms if more_calls or more_requests else _next_due_ms(connection, at)
     return DueWork(calls, fetches, ended, next_due_ms, late)
 
@@ -99,47 +105,66 @@ def due_before(connection: sqlite3.Connection, since_ms: int) -> frozenset[TaskK
     return frozenset(key_of(*row) for row in rows)
 
 
+def held_before(connection: sqlite3.Connection, since_ms: int) -> dict[str, int]:
+    """Count the calls that were due before a time, and may have been under way then, by gate."""
+    return dict(connection.execute(QUERIES["gates_held"], (since_ms,)).fetchall())
+
+
 def _pick(
     connection: sqlite3.Connection,
     what: str,
     now_ms: int,
     busy: Collection[TaskKey],
     slots: Shares,
+    room: Room,
 ) -> tuple[list[_Due], bool]:
     """Give the free slots to what is due.
 
     Timers whose origin has no room are set aside in a lane of that origin, so that they are not
-    looked at again and again, and lanes come first as soon as there is room.
+    looked at again and again, and lanes come first as soon as there is room. Those of runs that
+    have to pass gates are always set aside, because others may have an earlier turn (`lanes`).
 
     Returns:
         What was picked, and whether there is more to be looked at now.
     """
     picked: dict[TaskKey, _Due] = {}
 
-    def pick(origin: str, run_id: str, step_id: str, kind: str, due_ms: int) -> None:
-        key = key_of(run_id, step_id, kind)
-        if key not in busy and key not in picked:
-            picked[key] = (key, kind, due_ms)
-            slots.take(origin)
+    def pick(
+        origin: str, key: TaskKey, kind: str, due_ms: int, gates: tuple[str, ...] = ()
+    ) -> None:
+        picked[key] = _Due(key, kind, due_ms, gates)
+        slots.take(origin)
 
+    walk = LaneWalk(connection, now_ms, busy, picked, slots, room, pick)
+    gated = what == "calls"
+    more = gated and room.gates_first and walk.take_turns()
     lanes = connection.execute(QUERIES[f"lanes_of_{what}"]).fetchall() if slots.free else []
     for origin in slots.fewest_first([origin for (origin,) in lanes]):
         if slots.has_room(origin):
             rows = connection.execute(QUERIES[f"lane_of_{what}"], (origin, now_ms))
             while slots.has_room(origin) and (row := rows.fetchone()) is not None:
-                pick(origin, *row)
+                run_id, step_id, kind, due_ms = row
+                if (key := key_of(run_id, step_id, kind)) not in busy and key not in picked:
+                    pick(origin, key, kind, due_ms)
             rows.close()
-    aside: list[tuple[str, str, str]] = []
+    aside: list[tuple[str, int, str, str]] = []
     rows = connection.execute(QUERIES[f"due_{what}"], (now_ms,))
     while slots.free and len(aside) < _MOST_ASIDE and (row := rows.fetchone()) is not None:
-        run_id, step_id, kind, due_ms, origin = row
-        if slots.has_room(origin):
-            pick(origin, run_id, step_id, kind, due_ms)
-        elif (key := key_of(run_id, step_id, kind)) not in busy and key not in picked:
-            aside.append((origin, run_id, step_id))
+        run_id, step_id, kind, due_ms, origin, turn_ms = row
+        if (key := key_of(run_id, step_id, kind)) in busy or key in picked:
+            continue
+        gate = None if turn_ms is None else walk.lane_of(run_id, kind, turn_ms)
+        if gate is None and slots.has_room(origin):
+            pick(origin, key, kind, due_ms)
+        else:
+            place_ms = due_ms if turn_ms is None else turn_ms
+            aside.append((gate or origin, place_ms, run_id, step_id))
     rows.close()
     connection.executemany(QUERIES["set_aside"], aside)
-    return list(picked.values()), len(aside) == _MOST_ASIDE
+    if len(aside) == _MOST_ASIDE:
+        return list(picked.values()), True  # Among the others may be one with an earlier turn.
+    more = (gated and walk.take_turns()) or more
+    return list(picked.values()), more
 
 
 def _take(

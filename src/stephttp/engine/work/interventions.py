@@ -13,8 +13,9 @@ from stephttp.engine.model.change import Change
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.rules import cut_waits, reruns
+from stephttp.engine.rules.functions import planning, starting
 from stephttp.engine.rules.reruns import AS_IT_WAS, Edit
-from stephttp.engine.store import function_rows, runs
+from stephttp.engine.store import function_rows, gate_rows, runs
 from stephttp.engine.work import save
 
 Act = Callable[[sqlite3.Connection, str, Moment], Change | None]
@@ -30,11 +31,15 @@ def rerun(
         Refused: there is no such run, or the edit does not fit it.
     """
     new, change = reruns.repeat(runs.load_source(connection, run_id), edit, at)
+    start = None
     if new.events is not None:
         function = function_rows.load_function(connection, change.run.fn_id)
-        if function is not None:  # It may have moved since.
+        if function is not None:  # It may have moved since, or got other limits.
             new = reruns.moved(new, function.endpoint)
+            start = planning.plan(function, *starting.first_event(new), at.now_ms)
     runs.insert(connection, new, change)
+    if start is not None:
+        gate_rows.add(connection, new.run_id, start, at.now_ms)
     return save.begun(connection, new, change, (), at)
 
 

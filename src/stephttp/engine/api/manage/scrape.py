@@ -23,12 +23,11 @@ from starlette.responses import Response
 from stephttp._wire.signatures import bearer_of
 from stephttp.engine.metrics import MOST_ENDPOINTS, OTHER, Metrics
 from stephttp.engine.model.settings import VERSION
-from stephttp.engine.model.timer import TimerKind
+from stephttp.engine.model.timer import TaskKey, TimerKind, key_of
 from stephttp.engine.store.database import wal_size
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.web.guard import Handler, secured
 from stephttp.engine.web.requests import engine_of
-from stephttp.engine.work.due import TaskKey, key_of
 
 if TYPE_CHECKING:
     from stephttp.engine.engine import Engine

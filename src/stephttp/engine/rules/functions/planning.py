@@ -9,13 +9,12 @@ import msgspec
 
 from stephttp.engine.model.function import Function
 from stephttp.engine.model.function_options import DEFAULT_KEY, Concurrency, FunctionOptions
-from stephttp.engine.model.function_start import Gate, Start, StartingEvent
+from stephttp.engine.model.function_start import Start, StartingEvent
+from stephttp.engine.model.gate import MARK, START, Gate
 from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.rules.conditions.operators import NO_VALUE
 
 _MOST_SECONDS = 600
-_THROTTLE = -1
-"""The place of the throttle of a function among its limits."""
 
 
 def looks_into(options: FunctionOptions) -> bool:
@@ -87,16 +86,31 @@ class _Keys:
         return int(max(-_MOST_SECONDS, min(_MOST_SECONDS, value)))
 
 
-def _gates(fn_id: str, options: FunctionOptions, keys: _Keys) -> tuple[Gate, ...]:
-    gates = [
-        Gate(_name(limit, fn_id, place, keys), place, limit.most)
+def limits(options: FunctionOptions) -> dict[int, tuple[int, int | None, int]]:
+    """Return the limits of a function that gates keep, by their places: `most`, `period_ms` and
+    `burst` of `Gate`."""
+    found: dict[int, tuple[int, int | None, int]] = {
+        place: (limit.most, None, 0)
         for place, limit in enumerate(options.concurrency)
         if limit.most
-    ]
+    }
     throttle = options.throttle
     if throttle is not None:
-        name = f"throttle {fn_id} {_digest(keys.of(throttle.key))}"
-        gates.append(Gate(name, _THROTTLE, throttle.most, throttle.period_ms, throttle.burst))
+        found[START] = (throttle.most, throttle.period_ms, throttle.burst)
+    return found
+
+
+def _gates(fn_id: str, options: FunctionOptions, keys: _Keys) -> tuple[Gate, ...]:
+    gates = []
+    for place, limit in limits(options).items():
+        if place == START:
+            assert options.throttle is not None
+            name = f"{MARK}throttle {fn_id} {_digest(keys.of(options.throttle.key))}"
+            gates.append(Gate(name, place, 0, *limit))
+        else:
+            option = options.concurrency[place]
+            rank = 3 if option.scope != "fn" else 2 if option.key is None else 1
+            gates.append(Gate(_name(option, fn_id, place, keys), place, rank, *limit))
     return tuple(gates)
 
 
@@ -104,8 +118,8 @@ def _name(limit: Concurrency, fn_id: str, place: int, keys: _Keys) -> str:
     """Return the name of a limit: functions that share one have the same expression as its key."""
     value = _digest(keys.of(limit.key))
     if limit.scope == "fn":
-        return f"concurrency {fn_id} {place} {value}"
-    return f"concurrency {limit.scope} {_digest(limit.key or '')} {value}"
+        return f"{MARK}concurrency {fn_id} {place} {value}"
+    return f"{MARK}concurrency {limit.scope} {_digest(limit.key or '')} {value}"
 
 
 def _digest(text: str) -> str:

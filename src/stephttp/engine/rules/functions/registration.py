@@ -34,11 +34,10 @@ _SHOWN = 200
 _RESERVED = "inngest/"
 _SCHEMES = ("http", "https")
 _CAN_DO = frozenset(
-    {"id", "name", "triggers", "steps", "checkpoint", "priority"}
+    {"id", "name", "triggers", "steps", "checkpoint", "concurrency", "throttle", "priority"}
     | {"idempotency", "rateLimit", "debounce", "batchEvents", "singleton"}
 )
-"""Options that are fulfilled, or that change nothing here: nothing waits for its turn, so nothing
-has to go first."""
+"""Options that are fulfilled."""
 
 
 class _Trigger(Struct):

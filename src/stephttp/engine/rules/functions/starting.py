@@ -63,6 +63,13 @@ def begin(start: Start, at: Moment, events: Sequence[StartingEvent] = ()) -> tup
     return new, Change(run, timers=(Timer(RESUME, TimerKind.RESUME, at.now_ms),))
 
 
+def first_event(new: NewRun) -> tuple[StartingEvent, Any]:
+    """Return the event that began the run of a function, and the same decoded."""
+    body = msgspec.json.decode(new.events or b"[{}]", type=list[Raw])[0]
+    event = StartingEvent(new.event_id, new.event_name, new.event_ts, bytes(body))
+    return event, msgspec.json.decode(body)
+
+
 def invoked_event(
     function: Endpoint, payload: dict[str, Any], at: Moment, invoked_by: str | None, due_ms: int
 ) -> StartingEvent:

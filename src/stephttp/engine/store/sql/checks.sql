@@ -129,3 +129,25 @@ HAVING count(held_events.seq) <> CASE hold WHEN 'batch' THEN came ELSE 1 END
 SELECT parts.held, 'no such start'
 FROM (SELECT held FROM held_events UNION SELECT held FROM held_invokers) AS parts
 WHERE NOT EXISTS (SELECT 1 FROM held_starts WHERE held_starts.held = parts.held)
+
+-- name: a run that has to pass gates, or has a turn, is open
+SELECT run_id, gate FROM run_gates
+WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = run_gates.run_id AND ended_ms IS NULL)
+UNION ALL SELECT run_id, 'turn' FROM turns
+WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = turns.run_id AND ended_ms IS NULL)
+
+-- name: a run that has to pass gates has a turn, and the gates are there
+SELECT run_id, gate FROM run_gates
+WHERE NOT EXISTS (SELECT 1 FROM turns WHERE turns.run_id = run_gates.run_id)
+      OR NOT EXISTS (SELECT 1 FROM gates WHERE gates.name = run_gates.gate)
+
+-- name: a gate has runs, or says when the next one may start
+SELECT name, fn_id FROM gates
+WHERE period_ms IS NULL AND NOT EXISTS (SELECT 1 FROM run_gates WHERE run_gates.gate = gates.name)
+
+-- name: a timer that is set aside has its place there, and one at a gate has to pass it
+SELECT run_id || ' ' || step_id, aside FROM timers
+WHERE (aside IS NULL) <> (turn_ms IS NULL)
+      OR (aside >= '~' AND NOT EXISTS (SELECT 1 FROM run_gates
+                                       WHERE run_gates.run_id = timers.run_id
+                                             AND run_gates.gate = timers.aside))

@@ -163,7 +163,7 @@ ON CONFLICT (run_id, step_id) DO UPDATE
 SET kind = excluded.kind, due_ms = excluded.due_ms, key = excluded.key,
     condition = excluded.condition, match_keys = excluded.match_keys,
     match_values = excluded.match_values, job_id = excluded.job_id, attempt = excluded.attempt,
-    unreached = excluded.unreached, aside = NULL,
+    unreached = excluded.unreached, aside = NULL, turn_ms = NULL,
     payload = excluded.payload
 
 -- name: delete_timer
@@ -173,28 +173,39 @@ DELETE FROM timers WHERE run_id = ? AND step_id = ?
 DELETE FROM timers WHERE run_id = ?
 
 -- name: due_calls
-SELECT run_id, step_id, kind, due_ms, domain FROM timers JOIN runs USING (run_id)
+SELECT timers.run_id, step_id, kind, due_ms, domain, turns.turn_ms
+FROM timers JOIN runs USING (run_id) LEFT JOIN turns USING (run_id)
 WHERE kind != 'gateway' AND aside IS NULL AND due_ms <= ? ORDER BY due_ms
 
 -- name: calls_due_before
 SELECT run_id, step_id, kind FROM timers
 WHERE kind IN ('resume', 'planned', 'racing') AND kind != 'gateway' AND aside IS NULL AND due_ms < ?1
 UNION ALL SELECT run_id, step_id, kind FROM timers
-WHERE kind IN ('resume', 'planned', 'racing') AND kind != 'gateway' AND aside IS NOT NULL
+WHERE kind IN ('resume', 'planned', 'racing') AND kind != 'gateway' AND aside < '~'
     AND due_ms < ?1
 
+-- name: gates_held
+-- By calls that were due before a time, and are not put aside.
+SELECT gate, count(*) FROM timers JOIN run_gates USING (run_id)
+WHERE kind IN ('resume', 'planned', 'racing') AND kind != 'gateway' AND aside IS NULL AND due_ms < ?1
+GROUP BY gate
+
 -- name: due_http_steps
-SELECT run_id, step_id, kind, due_ms, domain FROM timers JOIN runs USING (run_id)
+SELECT run_id, step_id, kind, due_ms, domain, NULL FROM timers JOIN runs USING (run_id)
 WHERE kind = 'gateway' AND aside IS NULL AND due_ms <= ? ORDER BY due_ms
 
 -- name: set_aside
-UPDATE timers SET aside = ? WHERE run_id = ? AND step_id = ?
+UPDATE timers SET aside = ?, turn_ms = ? WHERE run_id = ? AND step_id = ?
+
+-- name: set_back
+UPDATE timers SET aside = NULL, turn_ms = NULL WHERE run_id = ? AND step_id = ?
 
 -- name: lanes_of_calls
 WITH RECURSIVE lanes (origin) AS (
-    SELECT min(aside) FROM timers WHERE aside IS NOT NULL AND kind != 'gateway'
+    SELECT min(aside) FROM timers WHERE aside < '~' AND kind != 'gateway'
     UNION ALL
-    SELECT (SELECT min(aside) FROM timers WHERE kind != 'gateway' AND aside > lanes.origin)
+    SELECT (SELECT min(aside) FROM timers
+            WHERE kind != 'gateway' AND aside > lanes.origin AND aside < '~')
     FROM lanes WHERE lanes.origin IS NOT NULL
 )
 SELECT origin FROM lanes WHERE origin IS NOT NULL
@@ -210,19 +221,92 @@ SELECT origin FROM lanes WHERE origin IS NOT NULL
 
 -- name: lane_of_calls
 SELECT run_id, step_id, kind, due_ms FROM timers
-WHERE aside = ? AND kind != 'gateway' AND due_ms <= ? ORDER BY due_ms
+WHERE aside = ? AND kind != 'gateway' AND due_ms <= ? ORDER BY turn_ms
 
 -- name: lane_of_http_steps
 SELECT run_id, step_id, kind, due_ms FROM timers
 WHERE aside = ? AND kind = 'gateway' AND due_ms <= ? ORDER BY due_ms
 
 -- name: timers_aside
-SELECT run_id, step_id, kind, aside FROM timers WHERE kind != 'gateway' AND aside IS NOT NULL
+SELECT run_id, step_id, kind, aside FROM timers WHERE kind != 'gateway' AND aside < '~'
 UNION ALL
 SELECT run_id, step_id, kind, aside FROM timers WHERE kind = 'gateway' AND aside IS NOT NULL
 
 -- name: count_aside
-SELECT aside, count(*) FROM timers WHERE kind != 'gateway' AND aside IS NOT NULL GROUP BY aside
+SELECT aside, count(*) FROM timers WHERE kind != 'gateway' AND aside < '~' GROUP BY aside
+
+-- name: lanes_of_gates
+WITH RECURSIVE lanes (gate) AS (
+    SELECT min(aside) FROM timers WHERE aside >= '~' AND kind != 'gateway'
+    UNION ALL
+    SELECT (SELECT min(aside) FROM timers WHERE kind != 'gateway' AND aside > lanes.gate)
+    FROM lanes WHERE lanes.gate IS NOT NULL
+)
+SELECT gate FROM lanes WHERE gate IS NOT NULL
+
+-- name: lane_of_gate
+SELECT timers.run_id, step_id, kind, due_ms, domain, timers.turn_ms
+FROM timers JOIN runs USING (run_id)
+WHERE aside = ? AND kind != 'gateway' ORDER BY timers.turn_ms, timers.run_id, step_id
+
+-- name: latest_run_id
+SELECT max(run_id) FROM runs WHERE run_id >= ?1 AND run_id < ?1 || '~'
+
+-- name: gates_of_run
+SELECT name, place, rank, most, period_ms, burst, free_ns
+FROM run_gates JOIN gates ON name = gate WHERE run_id = ? ORDER BY rank, place, name
+
+-- name: save_gate
+INSERT INTO gates (name, fn_id, place, rank, most, period_ms, burst, free_ns)
+VALUES (:name, :fn_id, :place, :rank, :most, :period_ms, :burst, 0)
+ON CONFLICT (name) DO UPDATE
+SET fn_id = excluded.fn_id, place = excluded.place, rank = excluded.rank, most = excluded.most,
+    period_ms = excluded.period_ms, burst = excluded.burst
+
+-- name: add_run_gate
+INSERT INTO run_gates (run_id, gate) VALUES (?, ?) ON CONFLICT DO NOTHING
+
+-- name: add_turn
+INSERT INTO turns (run_id, turn_ms) VALUES (?, ?)
+
+-- name: end_turn
+DELETE FROM turns WHERE run_id = ?
+
+-- name: leave_gates
+DELETE FROM run_gates WHERE run_id = ? RETURNING gate
+
+-- name: leave_gate
+DELETE FROM run_gates WHERE run_id = ? AND gate = ?
+
+-- name: start_through
+UPDATE gates SET free_ns = ? WHERE name = ?
+
+-- name: forget_gate
+DELETE FROM gates
+WHERE name = :name AND (period_ms IS NULL OR free_ns <= :now_ns)
+      AND NOT EXISTS (SELECT 1 FROM run_gates WHERE gate = :name)
+
+-- name: forget_old_gates
+DELETE FROM gates WHERE name IN (
+    SELECT name FROM gates
+    WHERE period_ms IS NOT NULL AND free_ns <= :now_ns
+          AND NOT EXISTS (SELECT 1 FROM run_gates WHERE gate = gates.name)
+    ORDER BY free_ns LIMIT :limit)
+
+-- name: change_gate
+UPDATE gates SET most = ?, period_ms = ?, burst = ? WHERE name = ?
+
+-- name: gates_of_function
+SELECT name, place FROM gates WHERE fn_id = ?
+
+-- name: leave_lane
+UPDATE timers SET aside = NULL, turn_ms = NULL WHERE aside = ? AND kind != 'gateway'
+
+-- name: remove_gate
+DELETE FROM gates WHERE name = ?
+
+-- name: open_gate
+DELETE FROM run_gates WHERE gate = ?
 
 -- name: due_timers
 SELECT run_id, step_id, kind, due_ms FROM timers
@@ -230,7 +314,7 @@ WHERE kind != 'gateway' AND aside IS NULL AND due_ms <= :now_ms
 UNION ALL SELECT run_id, step_id, kind, due_ms FROM timers
 WHERE kind = 'gateway' AND aside IS NULL AND due_ms <= :now_ms
 UNION ALL SELECT run_id, step_id, kind, due_ms FROM timers
-WHERE kind != 'gateway' AND aside IS NOT NULL
+WHERE kind != 'gateway' AND aside < '~'
 UNION ALL SELECT run_id, step_id, kind, due_ms FROM timers
 WHERE kind = 'gateway' AND aside IS NOT NULL
 
@@ -342,13 +426,13 @@ ON CONFLICT (key) DO UPDATE SET value = excluded.value
 DELETE FROM timers WHERE run_id = ? AND step_id = '@lease'
 
 -- name: renew_leases
-UPDATE timers SET kind = 'lease', due_ms = max(due_ms, :due_ms), unreached = 0, aside = NULL
+UPDATE timers SET kind = 'lease', due_ms = max(due_ms, :due_ms), unreached = 0, aside = NULL, turn_ms = NULL
 WHERE step_id = '@lease' AND run_id IN (SELECT value FROM json_each(:run_ids))
 RETURNING run_id
 
 -- name: extend_all_leases
 UPDATE timers SET kind = 'lease', due_ms = max(due_ms, :now_ms + (:longest_ms >> unreached)),
-    unreached = min(unreached + 1, 30), aside = NULL
+    unreached = min(unreached + 1, 30), aside = NULL, turn_ms = NULL
 WHERE step_id = '@lease'
 
 -- name: digests
@@ -432,7 +516,7 @@ SELECT EXISTS (SELECT 1 FROM timers
                WHERE run_id = ? AND step_id = ? AND kind = 'event' AND key = ?)
 
 -- name: postpone_waits
-UPDATE timers SET due_ms = :now_ms + :pause_ms, aside = NULL
+UPDATE timers SET due_ms = :now_ms + :pause_ms, aside = NULL, turn_ms = NULL
 WHERE run_id = :run_id AND kind = 'event' AND due_ms <= :now_ms AND (
     EXISTS (SELECT 1 FROM catch_ups
             WHERE catch_ups.run_id = timers.run_id AND catch_ups.step_id = timers.step_id)

@@ -22,6 +22,7 @@
 -- goes in the transaction that stores the outcome. So a killed process needs no clean-up: at the
 -- next start what is past due is simply due. A timer that is due, but whose origin has as many calls
 -- as it may have, is put `aside`, under that origin, so that others are found without looking at it.
+-- Those of one origin are a lane, in the order of `turn_ms`.
 --
 -- A LEASE is how a sync-phase run survives its process: a row with step_id '@lease', which the
 -- process moves ahead as long as it lives ('lease'). When it falls due it gets a last, short
@@ -72,6 +73,13 @@
 -- A HELD START is a run that has not begun, because its EVENTS are held: the latest of those that a
 -- debounce holds, or those of a batch so far. It begins when it is due, in the transaction that
 -- removes it, and its run has the INVOKERS that waited for it: the first of them is in the run itself.
+--
+-- A GATE is a limit that calls of runs have to pass: so many at a time, or so many runs that start in
+-- a period. RUN_GATES has those of a run until it ends; the one that is for its start goes with its
+-- first call. The calls of such a run are put `aside` under the gate that has no room, which is a
+-- lane, too; the first letter of its name tells it from an origin. Calls under way are counted in
+-- memory. A TURN is the place of a run in lanes, if it has gates or a priority: its begin, less the
+-- priority. A gate goes with its last run, unless it still says when the next run may start.
 --
 -- Two rules hold after every transaction: an 'async' run has at least one timer (it cannot be
 -- forgotten), and a run of any other status has none (it cannot be woken), but a 'sync' one may
@@ -264,14 +272,15 @@ CREATE TABLE timers (
     job_id          TEXT    NOT NULL DEFAULT '',  -- of a planned step's calls; else empty
     attempt         INTEGER NOT NULL DEFAULT 0,   -- counted failures of that job, or of requests
     unreached       INTEGER NOT NULL DEFAULT 0,   -- uncounted failures of that job
-    aside           TEXT,                         -- an origin
+    aside           TEXT,                         -- an origin, or a gate
+    turn_ms         INTEGER,                      -- its place there
     payload         BLOB,                         -- JSON: a request to make; of a call, what was in vain
     PRIMARY KEY (run_id, step_id)
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX timers_by_due ON timers (due_ms) WHERE kind != 'gateway' AND aside IS NULL;
 CREATE INDEX gateway_timers ON timers (due_ms) WHERE kind = 'gateway' AND aside IS NULL;
-CREATE INDEX timers_aside ON timers (aside, due_ms) WHERE aside IS NOT NULL AND kind != 'gateway';
+CREATE INDEX timers_aside ON timers (aside, turn_ms) WHERE aside IS NOT NULL AND kind != 'gateway';
 CREATE INDEX gateway_timers_aside ON timers (aside, due_ms)
 WHERE aside IS NOT NULL AND kind = 'gateway';
 CREATE INDEX timers_by_key ON timers (key, kind, match_keys, match_values) WHERE key IS NOT NULL;
@@ -411,6 +420,33 @@ CREATE TABLE invokers (
     run_id          TEXT    NOT NULL,
     invoked_by      TEXT    NOT NULL,             -- as of runs, beside the one that is there
     PRIMARY KEY (run_id, invoked_by)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE gates (
+    name            TEXT    PRIMARY KEY,
+    fn_id           TEXT    NOT NULL,             -- of the function that has set it
+    place           INTEGER NOT NULL,             -- among the limits of that
+    rank            INTEGER NOT NULL,             -- 0: the narrowest
+    most            INTEGER NOT NULL,             -- calls at a time; with a period, runs in one
+    period_ms       INTEGER,
+    burst           INTEGER NOT NULL,
+    free_ns         INTEGER NOT NULL              -- when it has forgotten all starts
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX gates_by_function ON gates (fn_id, place);
+CREATE INDEX gates_by_time ON gates (free_ns) WHERE period_ms IS NOT NULL;
+
+CREATE TABLE run_gates (
+    run_id          TEXT    NOT NULL,
+    gate            TEXT    NOT NULL,
+    PRIMARY KEY (run_id, gate)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX runs_of_gate ON run_gates (gate);
+
+CREATE TABLE turns (
+    run_id          TEXT    PRIMARY KEY,
+    turn_ms         INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE cancellations (

@@ -22,20 +22,21 @@ CREATE TABLE timers_3 (
     attempt         INTEGER NOT NULL DEFAULT 0,
     unreached       INTEGER NOT NULL DEFAULT 0,
     aside           TEXT,
+    turn_ms         INTEGER,
     payload         BLOB,
     PRIMARY KEY (run_id, step_id)
 ) STRICT, WITHOUT ROWID;
 
 INSERT INTO timers_3
 SELECT run_id, step_id, kind, due_ms, key, condition, match_keys, match_values, after_event, job_id,
-       attempt, unreached, aside, payload
+       attempt, unreached, aside, CASE WHEN aside IS NOT NULL THEN due_ms END, payload
 FROM timers;
 DROP TABLE timers;
 ALTER TABLE timers_3 RENAME TO timers;
 
 CREATE INDEX timers_by_due ON timers (due_ms) WHERE kind != 'gateway' AND aside IS NULL;
 CREATE INDEX gateway_timers ON timers (due_ms) WHERE kind = 'gateway' AND aside IS NULL;
-CREATE INDEX timers_aside ON timers (aside, due_ms) WHERE aside IS NOT NULL AND kind != 'gateway';
+CREATE INDEX timers_aside ON timers (aside, turn_ms) WHERE aside IS NOT NULL AND kind != 'gateway';
 CREATE INDEX gateway_timers_aside ON timers (aside, due_ms)
 WHERE aside IS NOT NULL AND kind = 'gateway';
 CREATE INDEX timers_by_key ON timers (key, kind, match_keys, match_values) WHERE key IS NOT NULL;
@@ -89,4 +90,33 @@ CREATE TABLE invokers (
     run_id          TEXT    NOT NULL,
     invoked_by      TEXT    NOT NULL,
     PRIMARY KEY (run_id, invoked_by)
+) STRICT, WITHOUT ROWID;
+
+-- Limits that calls of runs have to pass.
+
+CREATE TABLE gates (
+    name            TEXT    PRIMARY KEY,
+    fn_id           TEXT    NOT NULL,
+    place           INTEGER NOT NULL,
+    rank            INTEGER NOT NULL,
+    most            INTEGER NOT NULL,
+    period_ms       INTEGER,
+    burst           INTEGER NOT NULL,
+    free_ns         INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX gates_by_function ON gates (fn_id, place);
+CREATE INDEX gates_by_time ON gates (free_ns) WHERE period_ms IS NOT NULL;
+
+CREATE TABLE run_gates (
+    run_id          TEXT    NOT NULL,
+    gate            TEXT    NOT NULL,
+    PRIMARY KEY (run_id, gate)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX runs_of_gate ON run_gates (gate);
+
+CREATE TABLE turns (
+    run_id          TEXT    PRIMARY KEY,
+    turn_ms         INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;

@@ -1,0 +1,157 @@
+"""Gates in memory: the calls under way at each, and the lanes of timers that wait for one.
+
+A timer whose run has to pass gates waits in the lane of one of them. A lane is looked at again only
+when that can have changed something: at the end of a call that went through the gate for which its
+first timer waits, when an origin has room again, or at the time at which a throttle opens. So the
+work for one call does not grow with the number of those that wait.
+
+All this is known again after a restart, by looking at every lane once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from heapq import heappop, heappush
+
+from stephttp.engine.model.gate import MARK, Turn
+
+FIRST: Turn = (0, "")
+"""Before all turns: of a lane of which no turn is known yet."""
+
+
+class LaneQueue:
+    """The lanes that wait for the same, in the order of the turn of their first timer."""
+
+    def __init__(self) -> None:
+        self._turns: dict[str, Turn] = {}
+        self._heap: list[tuple[Turn, str]] = []
+
+    def __len__(self) -> int:
+        """Return how many lanes wait."""
+        return len(self._turns)
+
+    def add(self, lane: str, turn: Turn) -> None:
+        """Note that a timer of a lane waits; the first one counts."""
+        known = self._turns.get(lane)
+        if known is None or turn < known:
+            self._turns[lane] = turn
+            heappush(self._heap, (turn, lane))
+
+    def pop(self) -> str | None:
+        """Take out the lane whose turn it is; `None` if no lane waits."""
+        while self._heap:
+            turn, lane = heappop(self._heap)
+            if self._turns.get(lane) == turn:
+                del self._turns[lane]
+                return lane
+        return None
+
+
+class Room:
+    """The gates as one claim sees them. It works in another thread than `Gates`.
+
+    Attributes:
+        waiting: lanes, by the gate or the origin that they wait for.
+        open: gates that may have room since the last claim.
+        every: whether all lanes of the database are to be looked at.
+        later: the time at which a throttle opens, in milliseconds, for those that do not have room.
+        gates_first: whether lanes go before what has no gates.
+    """
+
+    def __init__(
+        self,
+        used: Mapping[str, int],
+        waiting: defaultdict[str, LaneQueue],
+        opened: Iterable[str],
+        *,
+        every: bool,
+        gates_first: bool,
+    ) -> None:
+        self._used = Counter(used)
+        self.waiting = waiting
+        self.open = dict.fromkeys(opened)
+        self.every = every
+        self.later: dict[str, int] = {}
+        self.gates_first = gates_first
+
+    def used(self, gate: str) -> int:
+        """Count the calls that are under way through a gate, with those that were just taken."""
+        return self._used[gate]
+
+    def take(self, gates: Iterable[str]) -> None:
+        """Count a call that will go through gates."""
+        self._used.update(gates)
+
+    def wait(self, lane: str, blocker: str, turn: Turn) -> None:
+        """Note that a timer of a lane waits for a gate, or for an origin."""
+        self.waiting[blocker].add(lane, turn)
+
+    @property
+    def origins(self) -> list[str]:
+        """Return the origins for which lanes wait."""
+        return [blocker for blocker in self.waiting if not blocker.startswith(MARK)]
+
+
+class Gates:
+    """Counts calls by gate, and knows which lanes to look at. It lives in the engine's event
+    loop."""
+
+    def __init__(self) -> None:
+        self.used: Counter[str] = Counter()
+        self._held: Counter[str] = Counter()
+        self._waiting: defaultdict[str, LaneQueue] = defaultdict(LaneQueue)
+        self._open: dict[str, None] = {}
+        self._opening: list[tuple[int, str]] = []
+        self._opens: dict[str, int] = {}
+        self._every = True
+        self._gates_first = False
+
+    def begin(self, gates: Collection[str]) -> None:
+        """Count a call that starts."""
+        self.used.update(gates)
+
+    def end(self, gates: Collection[str]) -> None:
+        """Count a call that is over: its gates have room."""
+        for gate in gates:
+            self.used[gate] -= 1
+            if not self.used[gate]:
+                del self.used[gate]
+            self._open[gate] = None
+
+    def hold(self, held: Mapping[str, int]) -> None:
+        """Count calls that an earlier life of the engine may have made, in place of others."""
+        self._open.update(dict.fromkeys(self._held))
+        self._held = Counter(held)
+
+    def reopen(self) -> None:
+        """Have every lane looked at, because limits have changed, or a claim was in vain."""
+        self._every = True
+
+    @property
+    def opening_ms(self) -> int | None:
+        """Return when the next throttle opens; `None` if no lane waits for that."""
+        return self._opening[0][0] if self._opening else None
+
+    def look(self, now_ms: int) -> Room:
+        """Return what the next claim has to look at. If that fails, call `reopen`."""
+        while self._opening and self._opening[0][0] <= now_ms:
+            opens_ms, gate = heappop(self._opening)
+            self._open[gate] = None
+            if self._opens.get(gate) == opens_ms:
+                del self._opens[gate]
+        if self._every:
+            self._waiting = defaultdict(LaneQueue)
+        self._gates_first = not self._gates_first
+        opened, self._open = self._open, {}
+        every, self._every = self._every, False
+        used = self.used + self._held
+        return Room(used, self._waiting, opened, every=every, gates_first=self._gates_first)
+
+    def looked(self, room: Room) -> None:
+        """Keep what a claim has left over, once it is stored."""
+        self._open.update(room.open)
+        for gate, opens_ms in room.later.items():
+            if self._opens.get(gate) != opens_ms:
+                self._opens[gate] = opens_ms
+                heappush(self._opening, (opens_ms, gate))

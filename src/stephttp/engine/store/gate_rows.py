@@ -1,0 +1,70 @@
+"""Gates, the runs that have to pass them, and the turns of runs, between tables and values."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from msgspec.structs import asdict
+
+from stephttp.engine.model.function import Function
+from stephttp.engine.model.function_start import Start
+from stephttp.engine.model.gate import Gate
+from stephttp.engine.rules import throttling
+from stephttp.engine.rules.functions import planning
+from stephttp.engine.store.sql import QUERIES
+
+_MOST_FORGOTTEN = 5
+"""Throttles that say nothing any more, which go when a run starts through one."""
+_NS = 1_000_000
+
+
+def add(connection: sqlite3.Connection, run_id: str, start: Start, now_ms: int) -> None:
+    """Store what calls of a new run have to pass, and its turn.
+
+    Args:
+        start: what has started it.
+        now_ms: when it begins.
+    """
+    if not (start.gates or start.priority):
+        return
+    for gate in start.gates:
+        values = asdict(gate) | {"fn_id": start.function.fn_id}
+        connection.execute(QUERIES["save_gate"], values)
+        connection.execute(QUERIES["add_run_gate"], (run_id, gate.name))
+    connection.execute(QUERIES["add_turn"], (run_id, now_ms - start.priority * 1000))
+
+
+def load_gates(connection: sqlite3.Connection, run_id: str) -> Sequence[Gate]:
+    """Load the gates that the next call of a run has to pass, the narrowest first."""
+    return [Gate(*row) for row in connection.execute(QUERIES["gates_of_run"], (run_id,))]
+
+
+def start_through(connection: sqlite3.Connection, run_id: str, throttle: Gate, now_ms: int) -> None:
+    """Note that a run starts now through a throttle, which its later calls do not have to pass."""
+    free_ns = throttling.free_after_start_ns(throttle, now_ms)
+    connection.execute(QUERIES["start_through"], (free_ns, throttle.name))
+    connection.execute(QUERIES["leave_gate"], (run_id, throttle.name))
+    values = {"now_ns": now_ms * _NS, "limit": _MOST_FORGOTTEN}
+    connection.execute(QUERIES["forget_old_gates"], values)
+
+
+def end(connection: sqlite3.Connection, run_id: str, now_ms: int) -> None:
+    """Forget what a run had to pass, because it has ended."""
+    if connection.execute(QUERIES["end_turn"], (run_id,)).rowcount:
+        for (name,) in connection.execute(QUERIES["leave_gates"], (run_id,)).fetchall():
+            connection.execute(QUERIES["forget_gate"], {"name": name, "now_ns": now_ms * _NS})
+
+
+def change(connection: sqlite3.Connection, function: Function) -> None:
+    """Let the gates of a function follow its limits; one that it does not have any more is open."""
+    fn_id = function.endpoint.fn_id
+    limits = planning.limits(function.options)
+    for name, place in connection.execute(QUERIES["gates_of_function"], (fn_id,)).fetchall():
+        limit = limits.get(place)
+        if limit is None:
+            connection.execute(QUERIES["leave_lane"], (name,))
+            connection.execute(QUERIES["open_gate"], (name,))
+            connection.execute(QUERIES["remove_gate"], (name,))
+        else:
+            connection.execute(QUERIES["change_gate"], (*limit, name))
