@@ -77,9 +77,9 @@ def test_what_says_the_same_has_the_same_digest() -> None:
 
 
 def test_what_a_newer_engine_can_do_is_registered_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = body(config("f", "go", throttle={"limit": 1, "period": "1s"}))
+    said = body(config("f", "go", later={"limit": 1}))
     before = registration.read(said, "a")
-    monkeypatch.setattr(registration, "_CAN_DO", registration._CAN_DO | {"throttle"})
+    monkeypatch.setattr(registration, "_CAN_DO", registration._CAN_DO | {"later"})
     after = registration.read(said, "a")
     assert before.functions[0].endpoint.refused
     assert after.functions[0].endpoint.refused is None
