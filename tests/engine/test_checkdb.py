@@ -58,6 +58,18 @@ BREAKS = {
     "events that started a function belong to a run, and are an array": (
         "INSERT INTO function_runs VALUES ('nobody', x'5b5d')"
     ),
+    "a run that has to pass gates, or has a turn, is open": (
+        f"INSERT INTO turns VALUES ('{OTHER}', 1)"
+    ),
+    "a run that has to pass gates has a turn, and the gates are there": (
+        f"INSERT INTO run_gates VALUES ('{RUN}', '~nothing')"
+    ),
+    "a gate has runs, or says when the next one may start": (
+        "INSERT INTO gates VALUES ('~unused', 'f', 0, 1, 1, NULL, 0, 0)"
+    ),
+    "a timer that is set aside has its place there, and one at a gate has to pass it": (
+        "UPDATE timers SET aside = '~nothing', turn_ms = 1"
+    ),
     "there is a secret of 32 bytes": "UPDATE meta SET value = x'00' WHERE key = 'secret'",
 }
 

@@ -125,6 +125,10 @@ class Executor:
         """Return once nothing is due and no endpoint is being called."""
         await self._until(lambda: not (self._looking or self.busy or self._alarm.due_now))
 
+    async def looked(self) -> None:
+        """Return once all that can be taken up now is under way."""
+        await self._until(lambda: not (self._looking or self._alarm.due_now))
+
     async def _until(self, reached: Callable[[], bool]) -> None:
         while not reached():
             self._moved.clear()

@@ -94,9 +94,7 @@ async def test_functions_are_listed() -> None:
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("concurrency", [{"limit": 1}]),
         ("cancel", [{"event": "stop"}]),
-        ("throttle", {"limit": 1, "period": "1s"}),
         ("timeouts", {"start": "1s"}),
         ("somethingNew", True),
     ],

@@ -38,14 +38,23 @@ class LaneQueue:
             self._turns[lane] = turn
             heappush(self._heap, (turn, lane))
 
+    @property
+    def first(self) -> Turn | None:
+        """Return the turn of the first lane; `None` if no lane waits."""
+        while self._heap:
+            turn, lane = self._heap[0]
+            if self._turns.get(lane) == turn:
+                return turn
+            heappop(self._heap)
+        return None
+
     def pop(self) -> str | None:
         """Take out the lane whose turn it is; `None` if no lane waits."""
-        while self._heap:
-            turn, lane = heappop(self._heap)
-            if self._turns.get(lane) == turn:
-                del self._turns[lane]
-                return lane
-        return None
+        if self.first is None:
+            return None
+        _, lane = heappop(self._heap)
+        del self._turns[lane]
+        return lane
 
 
 class Room:
@@ -86,6 +95,14 @@ class Room:
     def wait(self, lane: str, blocker: str, turn: Turn) -> None:
         """Note that a timer of a lane waits for a gate, or for an origin."""
         self.waiting[blocker].add(lane, turn)
+
+    def first_turn(self, blocker: str) -> Turn | None:
+        """Return the first turn of the lanes that wait for a gate or an origin."""
+        queue = self.waiting.get(blocker)
+        turn = None if queue is None else queue.first
+        if queue is not None and turn is None:
+            del self.waiting[blocker]
+        return turn
 
     @property
     def origins(self) -> list[str]:
@@ -142,7 +159,6 @@ class Gates:
                 del self._opens[gate]
         if self._every:
             self._waiting = defaultdict(LaneQueue)
-        self._gates_first = not self._gates_first
         opened, self._open = self._open, {}
         every, self._every = self._every, False
         used = self.used + self._held
@@ -151,6 +167,8 @@ class Gates:
     def looked(self, room: Room) -> None:
         """Keep what a claim has left over, once it is stored."""
         self._open.update(room.open)
+        # Those for which no slot was left go first every second time.
+        self._gates_first = bool(room.open or room.origins) and not room.gates_first
         for gate, opens_ms in room.later.items():
             if self._opens.get(gate) != opens_ms:
                 self._opens[gate] = opens_ms

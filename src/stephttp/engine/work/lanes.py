@@ -1,7 +1,8 @@
 """Calls of runs that have to pass gates: each waits in the lane of a gate until all of its gates
 have room.
 
-A timer is in the lane of its narrowest gate that has no room. It is moved to a narrower one if that
+A timer is in the lane of its narrowest gate that has no room, or of its widest gate if all have
+room and the turn of others comes first. It is moved to a narrower one if that
 has no room when its turn comes, and never to a wider one, so it moves at most once for each gate.
 If the gate that has no room is wider, or if its origin has none, the whole lane waits for that.
 """
@@ -10,10 +11,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Container, Sequence
+from heapq import heappop, heappush
 
 from stephttp.engine.live.gates import FIRST, Room
 from stephttp.engine.live.origins import Shares
-from stephttp.engine.model.gate import Gate
+from stephttp.engine.model.gate import MARK, Gate, Turn
 from stephttp.engine.model.timer import OF_RUN, TaskKey, TimerKind, key_of
 from stephttp.engine.rules import throttling
 from stephttp.engine.store import gate_rows
@@ -60,6 +62,7 @@ class LaneWalk:
         self._room = room
         self._pick = pick
         self._looked = 0
+        self._offers: list[tuple[Turn, str]] = []
 
     def lane_of(self, run_id: str, kind: str, turn_ms: int) -> str | None:
         """Return the gate in whose lane a timer has to wait, and have it looked at; `None` if the
@@ -67,7 +70,7 @@ class LaneWalk:
         gates = () if kind in _UNGATED else gate_rows.load_gates(self._connection, run_id)
         if not gates:
             return None
-        gate = (self._blocker(gates) or gates[0]).name
+        gate = (self._blocker(gates) or gates[-1]).name
         self._room.wait(gate, gate, (turn_ms, run_id))
         self._room.open[gate] = None
         return gate
@@ -84,31 +87,32 @@ class LaneWalk:
             for (lane,) in self._connection.execute(QUERIES["lanes_of_gates"]).fetchall():
                 room.wait(lane, lane, FIRST)
                 room.open[lane] = None
-        for origin in room.origins:
-            if slots.has_room(origin):
-                self._serve(origin)
-        for gate in list(room.open):
-            if not self._may_look:
-                break
-            del room.open[gate]
-            self._serve(gate)
+        for blocker in (*room.open, *filter(slots.has_room, room.origins)):
+            self._offer(blocker)
+        room.open.clear()
+        while self._may_look and self._offers:
+            _, blocker = heappop(self._offers)
+            if blocker.startswith(MARK) or slots.has_room(blocker):
+                lane = room.waiting[blocker].pop()
+                if lane is not None and blocker not in self._walk(lane):
+                    self._offer(blocker)
+        room.open.update(dict.fromkeys(one for _, one in self._offers if one.startswith(MARK)))
+        self._offers.clear()
         return bool(room.open and slots.free)
 
     @property
     def _may_look(self) -> bool:
         return self._slots.free > 0 and self._looked < _MOST_LOOKED
 
-    def _serve(self, blocker: str) -> None:
-        """Look at the lanes that wait for a gate or an origin, until that has no room."""
-        queue = self._room.waiting[blocker]
-        while self._may_look and (lane := queue.pop()) is not None:
-            if blocker in self._walk(lane):
-                break
-        else:
-            if queue:
-                self._room.open[blocker] = None
-        if not queue:
-            del self._room.waiting[blocker]
+    def _offer(self, blocker: str) -> None:
+        """Note that a gate or an origin may have room for the lanes that wait for it."""
+        turn = self._room.first_turn(blocker)
+        if turn is not None:
+            heappush(self._offers, (turn, blocker))
+
+    def _is_turn_of(self, turn: Turn) -> bool:
+        """Say whether no lane that might have room comes before."""
+        return not self._offers or turn <= self._offers[0][0]
 
     def _walk(self, lane: str) -> set[str]:
         """Take up timers of a lane, and return what others of it wait for."""
@@ -120,9 +124,9 @@ class LaneWalk:
         while passed_over < _MOST_PASSED_OVER and (row := rows.fetchone()) is not None:
             run_id, step_id, kind, due_ms, origin, turn_ms = row
             turn = (turn_ms, run_id)
-            if not self._may_look:
+            if not (self._may_look and self._is_turn_of(turn)):
                 self._room.wait(lane, lane, turn)
-                self._room.open[lane] = None
+                self._offer(lane)
                 break
             self._looked += 1
             key = key_of(run_id, step_id, kind)
