@@ -113,7 +113,8 @@ def test_the_files_in_the_table_of_topics_exist() -> None:
 TWINS = "ASGI and WSGI, or async and blocking"
 BOTH_SIDES = "the SDK's part and the engine's, of one thing"
 SAME_NAMES = {
-    "_options.py": TWINS, "_racing.py": TWINS, "stream.py": TWINS, "event_answer.py": TWINS,
+    "_options.py": TWINS, "_outside.py": TWINS, "_racing.py": TWINS, "stream.py": TWINS,
+    "event_answer.py": TWINS,
     "first_call.py": TWINS, "messages.py": TWINS, "reentry.py": TWINS, "request.py": TWINS,
     "result.py": TWINS, "scope.py": TWINS, "serve_call.py": TWINS,
     "checkpoints.py": BOTH_SIDES, "idempotency.py": BOTH_SIDES, "leases.py": BOTH_SIDES,

@@ -12,7 +12,6 @@ from typing import Any
 
 import stephttp
 from stephttp import Checkpointing
-from stephttp._run.current import run_scope
 from tests.faults.ledger import Ledger
 
 LEASE = timedelta(seconds=3)
@@ -39,7 +38,7 @@ class Body:
     def __init__(self, ledger: Ledger, program: dict[str, Any]) -> None:
         self.ledger = ledger
         self.label: str = program["label"]
-        self.run_id = run_scope("step.run").run.run_id
+        self.run_id = stephttp.current_run().id
         ledger.write("call", label=self.label, run=self.run_id)
 
     def once(self, name: str, milliseconds: float = 0, fails: float = 0) -> str:

@@ -230,8 +230,8 @@ async def test_a_function_that_blocks_fails_when_it_returns_too_late(
 
 async def test_timeouts_outside_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr("stephttp.step._running.monotonic_ns", clock.ns)
-    monkeypatch.setattr("stephttp.sync._blocking.monotonic_ns", clock.ns)
+    monkeypatch.setattr("stephttp.step._outside.monotonic_ns", clock.ns)
+    monkeypatch.setattr("stephttp.sync._outside.monotonic_ns", clock.ns)
     with pytest.raises(StepTimeoutError):
         await LIMITED.run("a", forever)
     with pytest.raises(StepTimeoutError):

@@ -12,7 +12,7 @@ from weakref import WeakSet
 from stephttp._client.api_calls import SDK
 from stephttp._core.run import Run
 from stephttp._wire.http import Headers
-from stephttp.errors import ConfigurationError, OutsideRunError
+from stephttp.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from stephttp._client.flow import Flow
@@ -255,22 +255,6 @@ def present_ns() -> int | None:
     """Return what the clock of the current run shows; `None` outside a request."""
     scope = current_scope()
     return None if scope is None else scope.now_ns()
-
-
-def run_scope(tool: str) -> RunScope:
-    """Return the scope of the current run, for a tool that cannot do without one.
-
-    Raises:
-        OutsideRunError: called outside a request.
-    """
-    call = current_call.get()
-    if call is None:
-        raise OutsideRunError(
-            f"step.{tool} was called outside a request that passes through the stephttp "
-            "middleware, so there is nothing that could wait; wrap the application with "
-            "provider.asgi(app), or call it from a handler"
-        )
-    return call.scope()
 
 
 def enter(call: CurrentCall) -> Token[CurrentCall | None]:

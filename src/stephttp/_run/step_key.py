@@ -5,6 +5,7 @@ each attempt.
 from __future__ import annotations
 
 from stephttp._run.current import current_call
+from stephttp._run.other_runs import other_run
 from stephttp._run.places import enclosing_step
 from stephttp._wire import ids
 from stephttp.errors import OutsideRunError, UsageError
@@ -33,6 +34,8 @@ def idempotency_key() -> str:
     if call is not None:
         return ids.idempotency_key(call.scope.run.run_id, call.step.hash)
     if current_call.get() is None:
+        if (other := other_run()) is not None:
+            return other.idempotency_key()
         raise OutsideRunError(
             "stephttp.idempotency_key was called outside a request that passes through the "
             "stephttp middleware, so there is no run that could be repeated; use a key of your own "

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from stephttp._run.current import current_scope
-from stephttp.step._running import before_step, run_branch
+from stephttp.step._branches import outside, run_branch
+from stephttp.step._running import before_step
 
 if TYPE_CHECKING:
     import asyncio
@@ -122,7 +123,9 @@ async def _race(
         raise ValueError(f"step {step_id!r}: a race needs at least one branch")
     scope = current_scope()
     contest: Race | None = None
-    if scope is not None:
+    if scope is None:
+        outside().begin_race("first" if needs_success else "race", step_id)
+    else:
         await before_step(scope)
         contest = Race.begin(scope, step_id)
         if contest.suspended:

@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from inspect import isawaitable
-from time import monotonic_ns
 from typing import Any, ParamSpec, TypeVar, overload
 
 from stephttp._client.outgoing_events import check
 from stephttp._core.step_options import StepOptions
 from stephttp._core.tool_types import Event, EventLike
 from stephttp._run import hooked_steps as hooked
-from stephttp._run.current import current_scope, run_scope
+from stephttp._run.current import current_scope
 from stephttp._run.fences import pass_fence
 from stephttp._run.hooks import drive
 from stephttp._run.own_context import InContext
-from stephttp._run.places import enter_branch
 from stephttp._run.scope import RunScope
 from stephttp._run.step_call import ENDED, StepCall
 from stephttp._run.supervised import refuse_thread, supervise
+from stephttp.step._branches import outside, side_by_side
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -90,7 +89,10 @@ async def send_event(step_id: str, events: EventLike | Iterable[EventLike]) -> l
         ValueError: no event or too many, or one that is not acceptable.
     """
     checked = check(step_id, events)
-    scope = run_scope("send_event")
+    scope = current_scope()
+    if scope is None:
+        told: list[str] = await outside().send_event(step_id, checked)
+        return told
     await before_step(scope)
     call = StepCall.begin(scope, step_id, send_event, _EVENT_IDS)
 
@@ -141,15 +143,11 @@ async def parallel(callables: Iterable[Callable[[], Awaitable[Any]]]) -> tuple[A
     Raises:
         Exception: what the first failed branch raised.
     """
-    import asyncio
-
     scope = current_scope()
-    branches = (run_branch(scope, number, one) for number, one in enumerate(callables))
-    results = await asyncio.gather(*branches, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return tuple(results)
+    if scope is None:
+        results: tuple[Any, ...] = await outside().parallel(callables)
+        return results
+    return await side_by_side(scope, callables)
 
 
 async def run_step(
@@ -161,11 +159,7 @@ async def run_step(
         refuse_thread(step_id, handler)
     scope = current_scope()
     if scope is None:
-        if supervised:
-            return await supervise(
-                options, step_id, monotonic_ns, partial(handler, *args, **kwargs)
-            )
-        return await _call(handler, *args, **kwargs)
+        return await outside().run(options, step_id, handler, args, kwargs)
     if scope.claim is not None or scope.turns is not None:
         await before_step(scope)
     call = StepCall.begin(scope, step_id, handler, options)
@@ -248,17 +242,3 @@ async def before_step(scope: RunScope) -> None:
         await scope.turns.let_others_begin()
     if scope.claim is not None and not await scope.drive(scope.settle_claim()):
         await scope.suspend()
-
-
-async def run_branch(
-    scope: RunScope | None, number: int, body: Callable[[], Awaitable[Any]]
-) -> Any:
-    """Run a branch of `parallel` or of a race, in a task of its own."""
-    if scope is not None:
-        enter_branch(scope, number)
-    return await _call(body)
-
-
-async def _call(body: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    value = body(*args, **kwargs)
-    return await value if isawaitable(value) else value

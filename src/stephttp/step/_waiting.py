@@ -9,9 +9,10 @@ from typing import Any, Literal
 from stephttp._core import waits
 from stephttp._core.tool_types import Event, MatchValue, Signal
 from stephttp._run import hooked_steps as hooked
-from stephttp._run.current import present_ns, run_scope
+from stephttp._run.current import current_scope, present_ns
 from stephttp._run.hooks import drive
 from stephttp._run.step_call import StepCall
+from stephttp.step._branches import outside
 from stephttp.step._running import before_step
 
 
@@ -119,7 +120,9 @@ async def wait_for_signal(
 
 async def request(tool: str, wait: waits.Wait) -> Any:
     """Have the server carry out a step, and return what came of it."""
-    scope = run_scope(tool)
+    scope = current_scope()
+    if scope is None:
+        return await outside().request(tool, wait)
     await before_step(scope)
     if wait.only_ours is not None and not scope.runtime.checkpoints.keys.features:
         from stephttp._run.plain_calls import refusal

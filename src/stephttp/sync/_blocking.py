@@ -1,11 +1,9 @@
-"""Shared parts of the blocking tools: `run` itself, and the error for an `async def` function."""
+"""Shared parts of the blocking tools: `run` itself, and the steps that the server carries out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from time import monotonic_ns
-from types import CoroutineType
 from typing import Any
 
 from stephttp._core.step_options import StepOptions
@@ -13,13 +11,15 @@ from stephttp._core.tool_types import Event
 from stephttp._core.waits import Wait
 from stephttp._run import hooked_steps as hooked
 from stephttp._run.branches import suspension, take_turn
-from stephttp._run.current import current_scope, run_scope
+from stephttp._run.current import current_scope
 from stephttp._run.fences import pass_fence_blocking
 from stephttp._run.hooks import drive_blocking
 from stephttp._run.own_context import InContext
 from stephttp._run.scope import RunScope
 from stephttp._run.step_call import StepCall
 from stephttp._run.supervised import is_async, supervise_blocking
+from stephttp.sync._outside import outside
+from stephttp.sync._plain_functions import async_refused, refuse_coroutine
 
 
 def run_step(
@@ -30,10 +30,7 @@ def run_step(
         raise async_refused(f"step {step_id!r}")
     scope = current_scope()
     if scope is None:
-        if options.supervised:
-            invoke = partial(handler, *args, **kwargs)
-            return supervise_blocking(options, step_id, monotonic_ns, invoke)
-        return refuse_coroutine(handler(*args, **kwargs), f"step {step_id!r}")
+        return outside().run(options, step_id, handler, args, kwargs)
     if scope.claim is not None:
         settle_claim(scope, step_id)
     call = StepCall.begin(scope, step_id, handler, options)
@@ -42,31 +39,6 @@ def run_step(
         clock = scope.runtime.monotonic_ns
         body = partial(supervise_blocking, options, step_id, clock, body)
     return finish(call, body, (handler, args, kwargs))
-
-
-def async_refused(what: str) -> TypeError:
-    """Return what is raised for an async function that a blocking tool was given.
-
-    Args:
-        what: whose function it is.
-    """
-    return TypeError(
-        f"{what}: the tools of stephttp.sync cannot run an async function; use the "
-        "async tools (from stephttp import step) in an async handler, or a plain function"
-    )
-
-
-def refuse_coroutine(value: Any, what: str) -> Any:
-    """Return what a function returned, unless that would have to be awaited: a `lambda` calls an
-    async function without being one.
-
-    Raises:
-        TypeError: it is a coroutine, which has done nothing.
-    """
-    if not isinstance(value, CoroutineType | InContext):
-        return value
-    value.close()
-    raise async_refused(what)
 
 
 def finish(
@@ -100,7 +72,9 @@ def finish(
 
 def request(tool: str, wait: Wait) -> Any:
     """Have the server carry out a step, and return what came of it."""
-    scope = run_scope(tool)
+    scope = current_scope()
+    if scope is None:
+        return outside().request(tool, wait)
     settle_claim(scope, wait.step_id)
     if wait.only_ours is not None and not scope.runtime.checkpoints.keys.features:
         from stephttp._run.plain_calls import refusal

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, overload
 
 from stephttp._run.current import current_scope
-from stephttp.sync._threads import Threads
+from stephttp.sync._outside import outside
+from stephttp.sync._threads import side_by_side
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -45,10 +46,8 @@ def parallel(callables: Iterable[Callable[[], Any]]) -> tuple[Any, ...]:
         Suspended: a branch has to wait.
         Exception: what the first failed branch raised, when no branch has to wait.
     """
-    threads = Threads(current_scope(), callables)
-    with threads.at_work():
-        for _ in threads.ended():
-            pass
-    if threads.stopped:
-        raise threads.suspension("a parallel branch")
-    return tuple(future.result() for future in threads.futures)
+    scope = current_scope()
+    if scope is None:
+        results: tuple[Any, ...] = outside().parallel(callables)
+        return results
+    return side_by_side(scope, callables)

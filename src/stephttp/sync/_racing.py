@@ -10,6 +10,7 @@ from stephttp._run.races import Race, nobody_won
 from stephttp._run.scope import RunScope
 from stephttp.errors import Suspended
 from stephttp.sync._blocking import settle_claim
+from stephttp.sync._outside import outside
 from stephttp.sync._threads import Threads
 
 T = TypeVar("T")
@@ -70,7 +71,9 @@ def first(step_id: str, callables: Iterable[Callable[[], Any]]) -> Any:
 def _race(step_id: str, callables: Iterable[Callable[[], Any]], *, needs_success: bool) -> Any:
     scope = current_scope()
     contest: Race | None = None
-    if scope is not None:
+    if scope is None:
+        outside().begin_race("first" if needs_success else "race", step_id)
+    else:
         settle_claim(scope, step_id)
         contest = Race.begin(scope, step_id)
         if contest.suspended:

@@ -15,7 +15,7 @@ from stephttp._run.places import enter_branch
 from stephttp._run.scope import RunScope
 from stephttp._run.supervised import is_async
 from stephttp.errors import Suspended
-from stephttp.sync._blocking import async_refused, refuse_coroutine
+from stephttp.sync._plain_functions import async_refused, refuse_coroutine
 
 MAX_THREADS = 32
 """Branches of one group that run at the same time."""
@@ -113,3 +113,18 @@ class Threads:
 
     def _called(self, number: int) -> Any:
         return refuse_coroutine(self._callables[number](), f"branch {number}")
+
+
+def side_by_side(scope: RunScope | None, callables: Iterable[Callable[[], Any]]) -> tuple[Any, ...]:
+    """Run branches until all have ended, and raise what the first failed one raised.
+
+    Raises:
+        Suspended: a branch has to wait.
+    """
+    threads = Threads(scope, callables)
+    with threads.at_work():
+        for _ in threads.ended():
+            pass
+    if threads.stopped:
+        raise threads.suspension("a parallel branch")
+    return tuple(future.result() for future in threads.futures)

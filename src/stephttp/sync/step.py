@@ -13,10 +13,11 @@ from stephttp._client.outgoing_events import check
 from stephttp._core import http_steps, waits
 from stephttp._core.step_options import StepOptions
 from stephttp._core.tool_types import Event, EventLike, FetchResponse, MatchValue, Signal
-from stephttp._run.current import present_ns, run_scope
+from stephttp._run.current import current_scope, present_ns
 from stephttp._run.step_call import StepCall
 from stephttp.sync._blocking import finish, request, run_step, settle_claim
 from stephttp.sync._options import SyncAI, options
+from stephttp.sync._outside import outside
 from stephttp.sync._parallel import parallel
 from stephttp.sync._racing import first, race
 
@@ -99,7 +100,10 @@ def wait_for_signal(
 def send_event(step_id: str, events: EventLike | Iterable[EventLike]) -> list[str]:
     """Send one or many events, once; see `stephttp.step.send_event`."""
     checked = check(step_id, events)
-    scope = run_scope("send_event")
+    scope = current_scope()
+    if scope is None:
+        told: list[str] = outside().send_event(step_id, checked)
+        return told
     settle_claim(scope, step_id)
     call = StepCall.begin(scope, step_id, check, _EVENT_IDS)
 

@@ -14,7 +14,6 @@ from typing import Any
 import stephttp
 import stephttp.sync
 from stephttp import Checkpointing
-from stephttp._run.current import run_scope
 from tests.faults.ledger import Ledger
 
 HERE = Path(os.environ["FAULTS_WORLD"])
@@ -72,7 +71,7 @@ class Bodies:
 
     def __init__(self, program: dict[str, Any]) -> None:
         self.label: str = program["label"]
-        self.run_id = run_scope("step.run").run.run_id
+        self.run_id = stephttp.current_run().id
         LEDGER.write("call", label=self.label, run=self.run_id)
 
     def run(self, name: str, part: dict[str, Any]) -> str:
