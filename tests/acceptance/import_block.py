@@ -16,6 +16,8 @@ if __name__ == "__main__":
     file = Path(sys.argv[1])
     sys.warnoptions.append("error")
     warnings.simplefilter("error")
+    # PyPI `inngest` defines its models in a way that pydantic has deprecated.
+    warnings.filterwarnings("ignore", "Support for class-based `config`", DeprecationWarning)
     for name in [name for name in sys.modules if name.partition(".")[0] == "stephttp"]:
         del sys.modules[name]
     os.chdir(file.parent)

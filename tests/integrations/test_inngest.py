@@ -12,7 +12,7 @@ from inngest_encryption import EncryptionMiddleware
 import stephttp
 from stephttp import step
 from stephttp._wire.ids import hash_step_id
-from stephttp.integrations.inngest import adapt, setup
+from stephttp.integrations.inngest import StepMiddleware, adapt, setup
 from stephttp.options import CLOUD_URL
 from stephttp.sync import step as sync_step
 from tests.durable import Durable
@@ -237,6 +237,22 @@ def test_a_provider_is_set_up_as_the_client_is(
     assert (settings.result_path, len(settings.middleware)) == ("/result", 1)
     assert settings.base_url == (CLOUD_URL if production else "http://127.0.0.1:8288")
     assert settings.event_origin == ("https://inn.gs" if production else "http://127.0.0.1:8288")
+
+
+async def test_the_middleware_for_functions_does_nothing_to_endpoints() -> None:
+    both = inngest.Inngest(
+        app_id="shop", is_production=False, middleware=[StepMiddleware, encryption]
+    )
+    assert len(setup(both, "https://api.test").settings.middleware) == 1
+
+    async def handler() -> str:
+        await step.sleep("nap", NAP)
+        return await step.run("a", lambda: "a")
+
+    added = [adapt(both, StepMiddleware)]
+    async with serving("async", handler, lambda: None, middleware=added) as world:
+        first = await world.client.get("/")
+        assert (await world.follow(first)).json() == "a"
 
 
 def test_options_win_over_what_the_client_says() -> None:

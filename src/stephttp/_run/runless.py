@@ -13,7 +13,7 @@ from stephttp.errors import OutsideRunError, UsageError
 OF_A_FUNCTION = OutsideRunError(
     "this request is a call of a function of `serve` (its headers account-id and "
     "x-inngest-step-id say so), and has no run of stephttp; in a function use its own steps, "
-    "`ctx.step`"
+    "`ctx.step`, or give its client stephttp.integrations.inngest.StepMiddleware"
 )
 
 

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 from stephttp._client.flow import carry_out
 from stephttp._core.annotations import function_of
 from stephttp._core.encoding import choose_types, decode_result, encode_result
+from stephttp._run.current import current_call
+from stephttp._run.other_runs import other_run
 from stephttp._run.places import enclosing_step
 from stephttp._run.step_call import StepCall
 from stephttp._wire.ids import ulid
@@ -111,8 +113,14 @@ class CurrentStep:
 
 
 def current_step() -> CurrentStep | None:
-    """Return the step whose body the current code is; `None` outside a run."""
+    """Return the step whose body the current code is; `None` outside a run.
+
+    Raises:
+        UsageError: it is one in a run of another SDK, which keeps results elsewhere.
+    """
     call = enclosing_step()
+    if call is None and current_call.get() is None and (other := other_run()) is not None:
+        other.refuse("transaction", "use step.run, with a function that opens the transaction")
     return None if call is None else CurrentStep(call)
 
 

@@ -1,10 +1,10 @@
-"""With Inngest's Python SDK (PyPI `inngest` 0.5): `setup` from its client, and middleware that was
-written for it.
+"""With Inngest's Python SDK (PyPI `inngest` 0.5): `setup` from its client, middleware that was
+written for it, and the step tools of stephttp in its functions.
 
 import inngest
-from stephttp.integrations.inngest import setup
+from stephttp.integrations.inngest import StepMiddleware, setup
 
-client = inngest.Inngest(app_id="shop", middleware=[...])
+client = inngest.Inngest(app_id="shop", middleware=[StepMiddleware, ...])
 provider = setup(client, "https://api.example.com")
 """
 
@@ -23,6 +23,7 @@ from msgspec.structs import replace
 
 from stephttp._core.tool_types import Event
 from stephttp._wire.http import Response
+from stephttp.integrations._inngest_middleware import StepMiddleware
 from stephttp.middleware import (
     MISSING,
     Middleware,
@@ -37,7 +38,7 @@ from stephttp.options import resolve
 from stephttp.provider import Provider
 from stephttp.setup_options import SetupOptions
 
-__all__ = ["InngestMiddleware", "adapt", "setup"]
+__all__ = ["InngestMiddleware", "StepMiddleware", "adapt", "setup"]
 
 InngestMiddleware = Callable[[inngest.Inngest, object], inngest.Middleware | inngest.MiddlewareSync]
 """What an Inngest client takes as middleware: a class, or a function that makes an instance."""
@@ -59,7 +60,7 @@ def setup(client: inngest.Inngest, domain: str, **options: Unpack[SetupOptions])
     Raises:
         ConfigurationError: a value makes no sense; the message names it.
     """
-    own = [adapt(client, one) for one in client.middleware]
+    own = [adapt(client, one) for one in client.middleware if one is not StepMiddleware]
     chosen: dict[str, Any] = {
         "base_url": client.api_origin,
         "signing_key": client.signing_key or "",
