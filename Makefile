@@ -20,11 +20,12 @@ SCHEDULES ?= 300
 MINUTES ?= 30
 CASES ?= 5000
 
-.PHONY: help demo test coverage check check-long fuzz static docs mutation bench boundaries faults soak \
+.PHONY: help demo demo-events test coverage check check-long fuzz static docs mutation bench boundaries faults soak \
 	screenshots format clean
 
 help:
 	@echo 'make demo     engine and example app, driven by a scripted client (DEMO_EXIT=1: then stop)'
+	@echo 'make demo-events  an endpoint that waits for functions in Python and TypeScript, driven likewise'
 	@echo 'make test     the tests (PYTEST_ARGS="-k name" narrows them)'
 	@echo 'make coverage the tests, and which lines of the code they did not run'
 	@echo 'make check    formatting, lint, types, import contract, then the tests'
@@ -41,6 +42,9 @@ help:
 
 demo: $(READY)
 	@$(BIN)/python examples/demo.py
+
+demo-events: $(READY)
+	@$(BIN)/python -m examples.demo_events
 
 test: $(READY)
 	@echo '==> pytest'

@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
@@ -25,7 +26,7 @@ import httpx2
 ROOT = Path(__file__).resolve().parent.parent
 COOL_OFF = float(os.environ.get("SIGNUP_COOL_OFF", "5"))
 APP_PORT = 8000
-START_DEADLINE = 30.0
+START_DEADLINE = 45.0
 ANSWER_DEADLINE = COOL_OFF + 60.0
 LOG_LINES = 200
 
@@ -39,11 +40,29 @@ class DemoError(Exception):
 
 
 class Servers:
-    """`stephttp dev` with the example app beside it, as a newcomer would start them."""
+    """`stephttp dev` with an example app beside it, as a newcomer would start them.
 
-    def __init__(self, directory: str, app_port: int) -> None:
+    Args:
+        directory: for the engine's database.
+        app_port: of the app; 0 lets the kernel choose.
+        app: what uvicorn starts.
+        options: further ones of `stephttp dev`.
+        env: further environment variables.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        app_port: int,
+        app: str,
+        options: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self.app_url = ""
         self._directory = directory
+        self._app = app
+        self._options = options
+        self._env = env or {}
         self.log: deque[str] = deque(maxlen=LOG_LINES)
         self.echo = False
         self._lines: Queue[str | None] = Queue()
@@ -52,13 +71,13 @@ class Servers:
     def _start(self, app_port: int) -> None:
         self._app_port = app_port
         db = f"{self._directory}/runs.sqlite3"
-        command = [sys.executable, "-m", "stephttp", "dev", "--db", db]
-        app = ["uvicorn", "examples.fastapi_signup.app:app", "--port", str(app_port)]
+        command = [sys.executable, "-m", "stephttp", "dev", "--db", db, *self._options]
+        app = ["uvicorn", self._app, "--port", str(app_port)]
         print(f"$ stephttp {' '.join([*command[3:], '--', *app])}")
         self._process = subprocess.Popen(
             [*command, "--", sys.executable, "-m", *app],
             cwd=ROOT,
-            env={**os.environ, "SIGNUP_DB": f"{self._directory}/signup.sqlite3"},
+            env={**os.environ, **self._env},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -91,6 +110,7 @@ class Servers:
                     raise DemoError("engine and app ended while they started")
                 print(f"port {self._app_port} was taken just now, so the app gets another one")
                 self._start(0)
+                deadline = time.monotonic() + START_DEADLINE
                 continue
             if line.startswith("stephttp: "):
                 print(line)
@@ -242,7 +262,9 @@ def table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
 
 
 def app_port() -> int:
-    """Return the usual port, or 0 (the kernel chooses) if it is taken."""
+    """Return DEMO_APP_PORT, or the usual port, or 0 (the kernel chooses) if that is taken."""
+    if "DEMO_APP_PORT" in os.environ:
+        return int(os.environ["DEMO_APP_PORT"])
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -276,36 +298,46 @@ def stay_up(servers: Servers) -> None:
         print("\nstopping")
 
 
-def main() -> int:
+def conclude(problems: list[str], servers: Servers) -> int:
+    """Say what was not as expected, or stay up until Ctrl-C. Returns the exit code."""
+    if problems:
+        print("\nNOT AS EXPECTED:", *problems, "", "The last lines of the servers:", sep="\n  ")
+        print(*servers.log, sep="\n  ")
+        return 1
+    print(f"\n{bold('Everything is as expected.')}", flush=True)
+    if not os.environ.get("DEMO_EXIT"):
+        stay_up(servers)
+    return 0
+
+
+def run(drive: Callable[[Servers], list[str]], servers: Servers) -> int:
+    """Show everything, and end the servers. Returns the exit code.
+
+    Args:
+        drive: returns the problems.
+        servers: they may not be ready yet.
+    """
     # `kill` works like Ctrl-C, also in the background of a shell, which ignores Ctrl-C there.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    with tempfile.TemporaryDirectory(prefix="stephttp-demo-") as directory:
-        servers = Servers(directory, app_port())
+    try:
         try:
-            try:
-                problems = drive(servers)
-            except (DemoError, httpx2.HTTPError, ValueError, KeyError) as error:
-                problems = [f"the demo broke off: {type(error).__name__}: {error}"]
-            if problems:
-                print(
-                    "\nNOT AS EXPECTED:",
-                    *problems,
-                    "",
-                    "The last lines of the servers:",
-                    sep="\n  ",
-                )
-                print(*servers.log, sep="\n  ")
-            else:
-                print(f"\n{bold('Everything is as expected.')}", flush=True)
-                if not os.environ.get("DEMO_EXIT"):
-                    stay_up(servers)
-        except KeyboardInterrupt:
-            print()
-            return 130
-        finally:
-            servers.stop()
-    return 1 if problems else 0
+            problems = drive(servers)
+        except (DemoError, httpx2.HTTPError, ValueError, KeyError) as error:
+            problems = [f"the demo broke off: {type(error).__name__}: {error}"]
+        return conclude(problems, servers)
+    except KeyboardInterrupt:
+        print()
+        return 130
+    finally:
+        servers.stop()
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory(prefix="stephttp-demo-") as directory:
+        env = {"SIGNUP_DB": f"{directory}/signup.sqlite3"}
+        app = "examples.fastapi_signup.app:app"
+        return run(drive, Servers(directory, app_port(), app, env=env))
 
 
 if __name__ == "__main__":

@@ -72,7 +72,8 @@ EXCEPTIONS = {
 
 
 def files(globs: tuple[str, ...], root: Path = ROOT) -> list[Path]:
-    return sorted({path for glob in globs for path in root.glob(glob)})
+    found = {path for glob in globs for path in root.glob(glob)}
+    return sorted(path for path in found if "node_modules" not in path.parts)
 
 
 def prose(path: Path) -> str:
