@@ -114,6 +114,7 @@ async def serving(
     middleware: tuple[Any, ...] = (StepMiddleware,),
     others: Callable[[inngest.Inngest], list[inngest.Function[Any]]] = lambda _: [],
     routes: Callable[[Any], None] = lambda _: None,
+    gateway: httpx2.AsyncBaseTransport | None = None,
 ) -> AsyncGenerator[FunctionWorld]:
     """Serve a function `shop-go`, which the event `shop/go` starts.
 
@@ -126,6 +127,7 @@ async def serving(
         middleware: of its client.
         others: makes further functions.
         routes: adds routes to the application.
+        gateway: carries the HTTP requests that the engine makes for steps.
     """
     client = inngest.Inngest(
         app_id="shop",
@@ -150,7 +152,7 @@ async def serving(
         flask.wsgi_app = provider.wsgi(flask.wsgi_app)  # type: ignore[method-assign]
         return flask
 
-    async with durable(build, wsgi=style == "blocking") as world:
+    async with durable(build, wsgi=style == "blocking", gateway=gateway) as world:
         functions_world = FunctionWorld(world)
         await functions_world.register(*functions)
         yield functions_world

@@ -192,6 +192,55 @@ async def test_a_step_has_the_same_idempotency_key_in_each_attempt(style: str) -
     assert first.startswith(run["run_id"])
 
 
+async def test_a_plain_function_in_a_thread_of_an_asgi_application_uses_the_blocking_tools() -> (
+    None
+):
+    """Inngest's SDK has a pool of threads for these, which it gives no context."""
+
+    def in_thread(ctx: inngest.ContextSync) -> Any:
+        blocking.sleep("nap", NAP)
+        return [
+            blocking.run("a", lambda: "a"),
+            *blocking.parallel([lambda: blocking.run("b", lambda: "b")]),
+        ]
+
+    plain: Any = in_thread
+    async with serving("async", plain, in_thread) as world:
+        assert await world.result() == ["a", "b"]
+        # Its threads have seen the run of a function.
+        assert await world.result() == ["a", "b"]
+
+
+@pytest.mark.parametrize("style", STYLES)
+async def test_the_server_calls_models_and_sleeps_until_a_time(style: str) -> None:
+    asked: list[httpx2.Request] = []
+    model = stephttp.ModelAdapter(url="http://model.test/chat", auth_key="sk", model="m")
+    body = {"messages": ["hello"]}
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request)
+        return httpx2.Response(200, json={"pence": 9})
+
+    async def on_loop(ctx: inngest.Context) -> Any:
+        await step.sleep_until("noon", NOON)
+        said = await step.ai.infer("ask", adapter=model, body=body, output_type=Cash)
+        assert said == Cash(pence=9)
+        return said.pence
+
+    def in_thread(ctx: inngest.ContextSync) -> Any:
+        blocking.sleep_until("noon", NOON)
+        said = blocking.ai.infer("ask", adapter=model, body=body, output_type=Cash)
+        assert said == Cash(pence=9)
+        return said.pence
+
+    gateway = httpx2.MockTransport(answer)
+    async with serving(style, on_loop, in_thread, gateway=gateway) as world:
+        assert await world.result() == 9
+    (request,) = asked
+    assert request.headers["authorization"] == "Bearer sk"
+    assert msgspec.json.decode(request.content) == {**body, "model": "m"}
+
+
 @pytest.mark.parametrize("style", STYLES)
 async def test_functions_are_invoked(style: str) -> None:
     children: list[inngest.Function[Any]] = []
