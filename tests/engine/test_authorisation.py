@@ -90,6 +90,10 @@ ROWS: dict[str, str] = {
     "POST /v1/stephttp/runs/rerun": KEYED,
     "GET /v1/stephttp/overview": KEYED,
     "GET /v1/stephttp/endpoints": KEYED,
+    "GET /v1/stephttp/functions": KEYED,
+    "POST /v1/stephttp/functions/{function}/pause": KEYED,
+    "POST /v1/stephttp/functions/{function}/resume": KEYED,
+    "POST /v1/stephttp/functions/{function}/invoke": KEYED,
     "GET /v1/stephttp/changes": KEYED,
     "POST /v1/stephttp/probe": KEYED,
     "GET /v1/stephttp/events": KEYED,
@@ -278,7 +282,7 @@ async def engine(mode: str) -> AsyncGenerator[World]:
 
 
 _VALUES = {"run": RUN, "event": RUN, "id": RUN, "part": "body", "name:path": "app.css"}
-_VALUES |= {"name": "shop", "slug": "shop-pack"}
+_VALUES |= {"name": "shop", "slug": "shop-pack", "function": "shop-pack"}
 
 
 def scope_of(row: str, permission: Permission) -> dict[str, Any]:

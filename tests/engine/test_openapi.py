@@ -86,6 +86,7 @@ class Known:
             "id": [self.cancellation],
             "name": ["shop"],
             "slug": ["shop-pack"],
+            "function": ["shop-pack"],
         }
 
     def query(self, path: str, run_id: str | None) -> dict[str, str]:
@@ -267,6 +268,7 @@ async def test_document_is_served_and_needs_a_key_where_others_do() -> None:
 
 
 NAMED = {"run": SYNC, "key": 1, "event": 1, "id": 1, "name": "shop", "slug": "shop-pack"}
+NAMED |= {"function": "shop-pack"}
 
 
 async def test_who_may_do_what_is_as_documented() -> None:

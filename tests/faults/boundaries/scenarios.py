@@ -89,7 +89,8 @@ SCENARIOS = (
     Scenario(
         workloads.functions,
         commits=tuple(
-            f"{_WORK}.registered_functions.{one}" for one in ("register", "invoke", "remove")
+            f"{_WORK}.registered_functions.{one}"
+            for one in ("register", "invoke", "set_paused", "remove")
         ),
         calls=(f"{_CALL}.function_request < {_OUTBOUND}.reentry_call.EndpointCaller.call",),
         options=("--app", "{app}/functions/shop"),

@@ -165,7 +165,8 @@ async def crowd(bench: Bench) -> None:
 
 
 async def functions(bench: Bench) -> None:
-    """Apps register functions, asked and unasked; events and callers start these; one goes."""
+    """Apps register functions, asked and unasked; events and callers start these; one is paused
+    for a while, and goes."""
     label, url = bench.label(), f"{bench.app_url}/functions/store"
     asked = (await bench.until(url, "PUT")).json()
     answer = await bench.manage("POST", "/fn/register", json=asked)
@@ -184,6 +185,11 @@ async def functions(bench: Bench) -> None:
     )
     for event_id in (started.json()["ids"][0], invoked.json()["id"]):
         await function_ended(bench, event_id)
+    for what, paused in (("pause", True), ("resume", False)):
+        changed = await bench.manage("POST", f"/v1/stephttp/functions/store-pack/{what}")
+        assert changed.json()["data"]["paused"] is paused
+        (view,) = (await bench.manage("GET", "/v1/apps/store/functions")).json()
+        assert view.get("paused", False) is paused
     # 404: it was received, but the answer was lost.
     removed = await bench.manage("DELETE", "/fn/remove", params={"url": url})
     assert removed.status_code in (200, 404), removed.text

@@ -1,11 +1,15 @@
-"""The table of routes, third part: functions, and the apps that register them."""
+"""The table of routes, third part: functions, and the apps that register them; what SDKs do with
+them, and what people do."""
 
 from __future__ import annotations
 
+from stephttp.engine.api.manage import functions
+from stephttp.engine.api.manage.functions import FunctionItem, InvokedFunction, PausedFunction
 from stephttp.engine.api.openapi.operation import (
     ERROR,
     REASONS,
     Security,
+    data,
     json_answer,
     operation,
     takes,
@@ -24,6 +28,10 @@ from stephttp.engine.api.sdk.registering import (
 
 _EVENT_KEY = Security(("eventKey",))
 """The handler reads the key."""
+
+_PAUSED = json_answer(ERROR, "The function is paused")
+_FUNCTION = parameter("path", "function", "Id or slug of a function.", type="string", minLength=1)
+_INVOCATION = takes({"type": "object", "description": "An event; its name is not looked at."})
 
 FUNCTION_OPERATIONS = (
     operation(
@@ -76,14 +84,36 @@ FUNCTION_OPERATIONS = (
         parameters=(
             parameter("path", "slug", "Id of the function.", type="string", minLength=1),
         ),
-        body=takes({"type": "object", "description": "An event; its name is not looked at."}),
+        body=_INVOCATION,
         more={
+            "409": _PAUSED,
             "401": json_answer(SchemaOf(KeyRefused), "Not an event key of this engine"),
             "503": json_answer(
                 {"anyOf": [SchemaOf(KeyRefused), ERROR]},
                 REASONS[503] + "; or no event keys are configured",
             ),
         },
+    ),
+    operation(
+        "GET", "/v1/stephttp/functions", functions.functions,
+        "getFunctions", "The functions that all apps register.",
+        data(list[FunctionItem]),
+    ),
+    operation(
+        "POST", "/v1/stephttp/functions/{function}/pause", functions.pause,
+        "pauseFunction", "Let nothing start a function until it is resumed; its runs continue.",
+        data(PausedFunction), 404, parameters=(_FUNCTION,),
+    ),
+    operation(
+        "POST", "/v1/stephttp/functions/{function}/resume", functions.resume,
+        "resumeFunction", "Let a paused function be started again.",
+        data(PausedFunction), 404, parameters=(_FUNCTION,),
+    ),
+    operation(
+        "POST", "/v1/stephttp/functions/{function}/invoke", functions.invoke,
+        "startFunction", "Start one function, with a signing key instead of an event key.",
+        data(InvokedFunction), 400, 404, 413,
+        parameters=(_FUNCTION,), body=_INVOCATION, more={"409": _PAUSED},
     ),
 )  # fmt: skip
 """Operations of functions and apps."""

@@ -1,4 +1,4 @@
-"""The table of routes, third part: what people and the command line use, and metrics."""
+"""The table of routes, fourth part: what people and the command line use, and metrics."""
 
 from __future__ import annotations
 

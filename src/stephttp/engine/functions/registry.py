@@ -83,14 +83,40 @@ class Functions:
         unit = partial(registered_functions.remove, url=url, at=self._moment())
         return (await self._store.write(unit, self._follow)).modified
 
-    async def invoke(self, slug: str, event: StartingEvent) -> None:
+    async def set_paused(self, name: str, *, paused: bool) -> bool:
+        """Pause a function, or resume it, and return whether that has changed anything.
+
+        Args:
+            name: its id or slug.
+
+        Raises:
+            Refused: there is no such function.
+        """
+        unit = partial(registered_functions.set_paused, name=name, paused=paused, at=self._moment())
+        modified = (await self._store.write(unit, self._follow)).modified
+        if modified:
+            event, message = ("function.paused", "nothing starts this function for now")
+            if not paused:
+                event, message = ("function.resumed", "this function is started again")
+            log_event(log, logging.INFO, event, message, function=name)
+        return modified
+
+    async def invoke(self, name: str, event: StartingEvent) -> str | None:
         """Start one function with an event for it alone.
+
+        Args:
+            name: its id or slug.
+
+        Returns:
+            The id of the run; `None` if none has begun yet.
 
         Raises:
             Refused: there is no such function, or it cannot be started.
         """
-        unit = partial(registered_functions.invoke, slug=slug, event=event, at=self._moment())
-        await self._store.write(unit, self._follow_started)
+        unit = partial(registered_functions.invoke, name=name, event=event, at=self._moment())
+        started = await self._store.write(unit, self._follow_started)
+        began = (one.began for one in started.changes)
+        return next((new.run_id for new in began if new is not None), None)
 
     async def started_by(self, received: Sequence[EventArrival]) -> dict[str, list[Start]]:
         """Return what events start, by the ids of these.

@@ -31,7 +31,7 @@ class Function(Value, frozen=True, gc=False):
         endpoint: where it is called, and how often it is tried again.
         name: what people call it.
         config: as it was registered, as JSON.
-        paused: it is not started for now.
+        paused: nothing starts it for now; the runs that it has continue.
     """
 
     endpoint: Endpoint
@@ -40,6 +40,11 @@ class Function(Value, frozen=True, gc=False):
     config: bytes
     options: FunctionOptions = NO_OPTIONS
     paused: bool = False
+
+    @property
+    def why_not_started(self) -> str | None:
+        """Why nothing starts it; `None` if something can."""
+        return self.endpoint.refused or ("it is paused" if self.paused else None)
 
 
 class App(Value, frozen=True, gc=False):

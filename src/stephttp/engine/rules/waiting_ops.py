@@ -106,14 +106,14 @@ def invoke_function(builder: ChangeBuilder, op: Op, field: str) -> None:
         message = f"could not find function with ID: {function_id}"
         _fail(builder, op, field, error_result("Error", message))
         return
-    if endpoint.refused is not None:
-        message = f"function {function_id} is not started: {endpoint.refused}"
+    function = builder.functions.get(function_id)
+    if reason := endpoint.refused if function is None else function.why_not_started:
+        message = f"function {function_id} is not started: {reason}"
         _fail(builder, op, field, error_result("Error", message))
         return
     child_id = new_ulid(now_ms, rng)
     if builder.wait(op, Timer(op.id, TimerKind.INVOKE, due_ms, key=child_id)):
         invoked_by = f"{builder.run.run_id}.{op.id}"
-        function = builder.functions.get(function_id)
         if function is not None:
             event = invoked_event(endpoint, payload, builder.at, invoked_by, due_ms)
             start = plan(function, event, expressions.read_event(event.body), now_ms)

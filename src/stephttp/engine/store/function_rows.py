@@ -68,6 +68,11 @@ def remove(connection: sqlite3.Connection, url: str) -> bool:
     return found > 0
 
 
+def set_paused(connection: sqlite3.Connection, fn_id: str, *, paused: bool) -> None:
+    """Store whether a function is paused."""
+    connection.execute(QUERIES["pause_function"], (paused, fn_id))
+
+
 def load_function(connection: sqlite3.Connection, name: str) -> Function | None:
     """Load a function that is present, by its id or slug."""
     row = connection.execute(QUERIES["function"], {"id": name}).fetchone()

@@ -70,11 +70,6 @@ def admit_candidates(
     return admission.store()
 
 
-def may_start(function: Function) -> bool:
-    """Say whether a function is started at all."""
-    return function.endpoint.refused is None and not function.paused
-
-
 class _Admission:
     """Decides about starts, one after the other."""
 
@@ -93,8 +88,7 @@ class _Admission:
         if function is None:
             self._refuse(candidate, WITHDRAWN)
             return
-        if not may_start(function):
-            reason = function.endpoint.refused or "the function is paused"
+        if reason := function.why_not_started:
             self._refuse(candidate, Refusal(reason))
             return
         start = replace(candidate.start, function=function.endpoint)

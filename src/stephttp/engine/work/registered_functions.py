@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from stephttp.engine.model.function import Function, Registration
 from stephttp.engine.model.function_start import StartingEvent
@@ -15,10 +16,13 @@ from stephttp.engine.store import function_rows
 from stephttp.engine.work import save
 from stephttp.engine.work.save import Started
 
+_SHOWN = 200
+"""Characters of a name, in what is said of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """What a registration has changed; `functions` are all that there are now, of all apps."""
+    """What has changed; `functions` are all that there are now, of all apps, if anything has."""
 
     modified: bool
     functions: list[Function]
@@ -38,23 +42,49 @@ def remove(connection: sqlite3.Connection, url: str, at: Moment) -> Registered:
     return Registered(modified, function_rows.load_functions(connection) if modified else [])
 
 
-def invoke(connection: sqlite3.Connection, slug: str, event: StartingEvent, at: Moment) -> Started:
+def set_paused(
+    connection: sqlite3.Connection, name: str, *, paused: bool, at: Moment
+) -> Registered:
+    """Pause a function, or resume it. It stays so when its app registers it again.
+
+    Args:
+        name: id or slug.
+
+    Raises:
+        Refused: there is no such function.
+    """
+    function = _present(connection, name)
+    modified = function.paused != paused
+    if modified:
+        function_rows.set_paused(connection, function.endpoint.fn_id, paused=paused)
+    return Registered(modified, function_rows.load_functions(connection) if modified else [])
+
+
+def invoke(connection: sqlite3.Connection, name: str, event: StartingEvent, at: Moment) -> Started:
     """Start one function with an event that is for it alone.
+
+    Args:
+        name: id or slug.
 
     Raises:
         Refused: there is no such function, or it is not started.
     """
-    function = function_rows.load_function(connection, slug)
-    if function is None:
-        raise Refused(f"function: there is no function {slug[:200]!r}", 404)
+    function = _present(connection, name)
     if function.endpoint.refused is not None:
-        raise Refused(_not_started(slug, function.endpoint.refused))
+        raise Refused(_not_started(name, function.endpoint.refused))
     content = expressions.read_event(event.body)
     started = save.start(connection, [planning.plan(function, event, content, at.now_ms)], at)
     for why, _ in started.refused:
-        raise Refused(_not_started(slug, why.reason), why.status)
+        raise Refused(_not_started(name, why.reason), why.status)
     return started
 
 
-def _not_started(slug: str, reason: str) -> str:
-    return f"function: {slug[:200]!r} is not started: {reason}"
+def _present(connection: sqlite3.Connection, name: str) -> Function:
+    function = function_rows.load_function(connection, name)
+    if function is None:
+        raise Refused(f"function: there is no function {name[:_SHOWN]!r}", HTTPStatus.NOT_FOUND)
+    return function
+
+
+def _not_started(name: str, reason: str) -> str:
+    return f"function: {name[:_SHOWN]!r} is not started: {reason}"

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 from typing import Literal
 
-import msgspec
 from msgspec import UNSET, UnsetType
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stephttp._wire.json import UNREADABLE
 from stephttp.engine.api.sdk.ingest import check_key
 from stephttp.engine.functions.registry import read_registration
 from stephttp.engine.model.function import Function
 from stephttp.engine.model.function_ids import app_id
-from stephttp.engine.model.function_start import StartingEvent
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.settings import VERSION
 from stephttp.engine.model.tokens import new_ulid
-from stephttp.engine.rules.functions.starting import INVOKED
 from stephttp.engine.store.function_rows import load_functions
-from stephttp.engine.web.event_message import parse_event
 from stephttp.engine.web.fields import AnswerBody, Uuid
+from stephttp.engine.web.invocation import invoke_function
 from stephttp.engine.web.requests import engine_of, read_body
 from stephttp.engine.web.responses import json_response
 
@@ -66,7 +62,8 @@ class DevStep(AnswerBody):
 
 
 class FunctionView(AnswerBody, omit_defaults=True):
-    """A function. `refused` says why it is not started, if it is not."""
+    """A function. `refused` says why it cannot be started, if it cannot; `paused`: it is not for
+    now, because people have paused it."""
 
     id: Uuid
     name: str
@@ -74,6 +71,7 @@ class FunctionView(AnswerBody, omit_defaults=True):
     triggers: list[TriggerView]
     steps: list[DevStep]
     refused: str | UnsetType = UNSET
+    paused: bool = False
 
 
 class DevServer(AnswerBody):
@@ -134,26 +132,9 @@ async def invoke(request: Request) -> Response:
     problem = check_key(request, key if scheme.lower() == "bearer" else "")
     if problem is not None:
         return problem
-    settings, now_ms = engine.settings, engine.clock.now_ms()
-    body = await read_body(request, settings.max_events_body)
-    event_id = new_ulid(now_ms, engine.rng)
-    # Its name is the engine's to give, but all that has one must be an event.
-    event = parse_event(_named(body), settings.max_event, event_id, now_ms)
-    renamed = msgspec.json.decode(event.body, type=dict[str, msgspec.Raw])
-    renamed["name"] = msgspec.Raw(msgspec.json.encode(INVOKED))
-    first = StartingEvent(event_id, INVOKED, event.ts, msgspec.json.encode(renamed))
-    await engine.functions.invoke(request.path_params["slug"], first)
-    return json_response(Invoked(event_id, 200))
-
-
-def _named(body: bytes) -> bytes:
-    try:
-        fields = msgspec.json.decode(body or b"{}", type=dict[str, msgspec.Raw])
-    except msgspec.ValidationError:
-        raise Refused("body: expected an event, an object") from None
-    except UNREADABLE as error:
-        raise Refused(f"body: invalid JSON: {error}") from None
-    return msgspec.json.encode(fields | {"name": msgspec.Raw(b'"invoked"')})
+    body = await read_body(request, engine.settings.max_events_body)
+    invocation = await invoke_function(engine, request.path_params["slug"], body)
+    return json_response(Invoked(invocation.event_id, 200))
 
 
 def _view(function: Function) -> FunctionView:
@@ -166,4 +147,5 @@ def _view(function: Function) -> FunctionView:
         triggers=[TriggerView(one.event, one.condition or UNSET) for one in function.triggers],
         steps=[DevStep("step", "step", uri, endpoint.retries)],
         refused=UNSET if endpoint.refused is None else endpoint.refused,
+        paused=function.paused,
     )

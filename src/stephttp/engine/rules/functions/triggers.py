@@ -23,7 +23,7 @@ class Triggers:
         self._named: dict[str, list[tuple[Function, str | None]]] = defaultdict(list)
         self._beginning: list[tuple[str, Function, str | None]] = []
         for function in functions:
-            if function.endpoint.refused is not None or function.paused:
+            if function.why_not_started is not None:
                 continue
             for trigger in function.triggers:
                 if trigger.cron is not None:

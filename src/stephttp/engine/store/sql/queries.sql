@@ -702,6 +702,9 @@ ON CONFLICT (fn_id) DO UPDATE
 SET name = excluded.name, query = excluded.query, present = 1, refused = excluded.refused,
     triggers = excluded.triggers, options = excluded.options, config = excluded.config
 
+-- name: pause_function
+UPDATE functions SET paused = ? WHERE fn_id = ?
+
 -- name: save_function_endpoint
 INSERT INTO endpoints (fn_id, app_id, slug, event_name, fn, domain, method, path, sdk, retries,
                        request_version, reads_state, seen_ms)

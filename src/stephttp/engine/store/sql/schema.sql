@@ -62,7 +62,8 @@
 -- events that started one are in FUNCTION_RUNS, as the function gets them, because it may outlive
 -- what is kept of them in `events`. A function that is no longer `present` is not started, but the
 -- runs that it has are driven to their end. One that is `refused` asks for what the engine cannot
--- do, as the text says; it is not started either.
+-- do, as the text says; it is not started either, and neither is one that people have `paused`, which
+-- it stays whatever its app registers.
 --
 -- A RATE says how far ahead of the time an option of a function has been used up: `idempotency`, which
 -- is one event in 24 hours for each value of its expression, or `rateLimit`. Once that time has come
