@@ -56,6 +56,12 @@ class Site:
         event = {"name": "order/packed", "data": {"order": name}}
         self.http.post(f"{self.engine}/e/key", json=event).raise_for_status()
 
+    def function(self, slug: str) -> str:
+        """The id of a function."""
+        listed = self.http.get(f"{self.engine}/v1/stephttp/functions").json()["data"]
+        (found,) = (one["function_id"] for one in listed if one["function"] == slug)
+        return str(found)
+
     def run(self, run_id: str) -> dict[str, Any]:
         """What the engine says of a run."""
         data: dict[str, Any] = self.http.get(f"{self.engine}/v1/runs/{run_id}").json()["data"]
@@ -68,10 +74,12 @@ def site(*options: str, port: int | None = None) -> Generator[Site]:
     port = port or free_port()
     shop = f"http://127.0.0.1:{port}"
     server = [sys.executable, "-m", "uvicorn", "tests.browser.shop:app", "--port", str(port)]
-    command = [*STEPHTTP, "dev", "--port", "0", *options, "--", *server]
+    served = ("--app", f"{shop}/api/inngest")
+    command = [*STEPHTTP, "dev", "--port", "0", *served, *options, "--", *server]
     with Process(command, env={"SHOP_ORIGIN": shop}) as process:
         engine = process.wait_for(r"engine ready on (\S+)").group(1)
         process.wait_for("Uvicorn running on")  # only then it listens
+        process.wait_for(r"functions at \S+: registered")
         made = Site(engine, shop)
         try:
             yield made

@@ -1,9 +1,11 @@
-"""The application of the browser tests and the screenshots: a shop whose orders do a bit of all."""
+"""The application of the browser tests and the screenshots: a shop whose orders do a bit of all,
+and a function that starts with events."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import warnings
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +13,12 @@ from fastapi import FastAPI, HTTPException, Request
 
 import stephttp
 from stephttp import step
+
+with warnings.catch_warnings():
+    # It defines its models in a way that pydantic has deprecated.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import inngest
+    import inngest.fast_api
 
 app = FastAPI()
 provider = stephttp.setup(os.environ["SHOP_ORIGIN"])
@@ -62,6 +70,34 @@ async def get_price(sku: str, request: Request) -> dict[str, Any]:
     if price is None:
         raise HTTPException(404, "no such article")
     return {"sku": sku, "price": price}
+
+
+functions = inngest.Inngest(app_id="shop", is_production=False)
+
+
+@functions.create_function(
+    fn_id="send-invoice",
+    name="Send an invoice",
+    trigger=[
+        inngest.TriggerEvent(event="order/paid", expression="event.data.total > 0"),
+        inngest.TriggerEvent(event="order/changed"),
+    ],
+    priority=inngest.Priority(run="event.data.urgent ? 120 : 0"),
+    retries=2,
+)
+async def send_invoice(ctx: inngest.Context) -> dict[str, Any]:
+    """Starts with an event."""
+    total = ctx.event.data.get("total", 0)
+    sent = await ctx.step.run("mail-invoice", mail, dict(ctx.event.data))
+    return {"total": total, "sent": sent}
+
+
+@functions.create_function(fn_id="clean-up", trigger=inngest.TriggerEvent(event="day/ended"))
+async def clean_up(ctx: inngest.Context) -> None:
+    """Is there to be paused."""
+
+
+inngest.fast_api.serve(app, functions, [send_invoice, clean_up])
 
 
 async def charge(order: dict[str, Any]) -> dict[str, Any]:

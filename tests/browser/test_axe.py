@@ -21,6 +21,8 @@ PAGES = {
     "events": "/events",
     "new event": "/events/new",
     "apps": "/apps",
+    "a function": "/functions/{function}",
+    "a function that is paused": "/functions/{paused}",
     "a run that waits for an event": "/runs/{order}",
     "a run that sleeps": "/runs/{asleep}",
     "a run that is retried": "/runs/{failing}",
@@ -67,8 +69,13 @@ def ids(shop: Site) -> dict[str, str]:
     failing = shop.request("POST", "/imports", name="axe", failures=9)
     assert shop.request("GET", "/prices/sku")
     shop.pack("axe-2")
+    paused = shop.function("shop-clean-up")
+    shop.http.post(f"{shop.engine}/v1/stephttp/functions/{paused}/pause").raise_for_status()
+    invoked = {"data": {"total": 12}}
+    shop.http.post(f"{shop.engine}/invoke/shop-send-invoice", json=invoked).raise_for_status()
     event = shop.http.get(f"{shop.engine}/v1/events").json()["data"][0]["internal_id"]
-    return {"order": order, "asleep": asleep, "failing": failing, "event": event}
+    named = {"order": order, "asleep": asleep, "failing": failing, "event": event}
+    return {**named, "function": shop.function("shop-send-invoice"), "paused": paused}
 
 
 def test_the_check_finds_what_is_wrong(page: Page, axe: str) -> None:

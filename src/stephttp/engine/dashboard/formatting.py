@@ -29,6 +29,7 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _COLON = re.compile(r"\s*:")
+_ZEROS = re.compile(r"\.0+(?= )|(?<=\.\d)0+(?= )")
 
 
 def duration(ms: float | None) -> str:
@@ -52,6 +53,11 @@ def duration(ms: float | None) -> str:
         return f"{hours} h {minutes} min" if minutes else f"{hours} h"
     days, hours = divmod(hours, 24)
     return f"{days} d {hours} h" if hours else f"{days} d"
+
+
+def period(ms: int) -> str:
+    """Write a length of time that was chosen, such as a limit's, without decimals of no value."""
+    return _ZEROS.sub("", duration(ms))
 
 
 def number(value: float | None) -> str:

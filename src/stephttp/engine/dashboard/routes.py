@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.routing import Route
 
-from stephttp.engine.dashboard import assets, forms, pages, updates
+from stephttp.engine.dashboard import assets, forms, function_pages, pages, updates
 from stephttp.engine.dashboard.page_request import Handler, route_handler
 
 
@@ -32,6 +32,10 @@ ROUTES = [
     _form("/events/new", forms.send),
     _page("/events/{event}", pages.event),
     _page("/apps", pages.apps),
+    _page("/functions/{function}", function_pages.function),
+    _form("/functions/{function}", function_pages.invoke),
+    _form("/functions/{function}/pause", function_pages.pause),
+    _form("/functions/{function}/resume", function_pages.resume),
     _page("/live", updates.live),
     _page("/login", forms.login_page, public=True),
     _form("/login", forms.login, public=True),

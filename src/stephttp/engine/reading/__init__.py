@@ -11,6 +11,7 @@ and `engine.dashboard`. `Reader`, found as `engine.reader`, is the same for asyn
     await engine.reader.event(event_id) -> EventDetail           # Refused, 404
     await engine.reader.overview(Period.HOUR) -> Overview
     await engine.reader.endpoints() -> tuple[EndpointRow, ...]
+    await engine.reader.function(name) -> FunctionDetail         # Refused, 404
     await engine.reader.slugs(limit) -> set[str]
 
 `engine.changes` says what has changed since; what can be done to runs are methods of `Engine`.
@@ -28,6 +29,7 @@ from stephttp.engine.reading.event_list import (
     event_detail,
     list_events,
 )
+from stephttp.engine.reading.functions import FunctionDetail, function_detail
 from stephttp.engine.reading.list_filter import (
     MOST_LISTED,
     Page,
@@ -69,6 +71,7 @@ __all__ = [
     "EventRow",
     "Figures",
     "FinalResponse",
+    "FunctionDetail",
     "Header",
     "LinkedRun",
     "OpenWait",
@@ -89,6 +92,7 @@ __all__ = [
     "Warned",
     "WaterfallSpan",
     "event_detail",
+    "function_detail",
     "latest_endpoints",
     "list_endpoints",
     "list_events",

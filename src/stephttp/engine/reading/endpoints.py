@@ -28,7 +28,8 @@ class EndpointRow:
             `last_error_ms` when it ended.
         function: its name, if it is a function; `None` if it is not.
         triggers: what starts it.
-        refused: why it is not started, if it is not.
+        refused: why it cannot be started, if it cannot.
+        paused: it is not started for now, because people have paused it.
     """
 
     fn_id: str
@@ -49,6 +50,7 @@ class EndpointRow:
     function: str | None
     triggers: tuple[Trigger, ...]
     refused: str | None
+    paused: bool
 
 
 def list_endpoints(connection: sqlite3.Connection) -> tuple[EndpointRow, ...]:
@@ -58,14 +60,13 @@ def list_endpoints(connection: sqlite3.Connection) -> tuple[EndpointRow, ...]:
         ended.setdefault(fn_id, {})[what] = n
     open_runs = dict(connection.execute(_OPEN).fetchall())
     rows = []
-    for fn_id, *others, run_id, error, ended_ms, name, triggers, refused in connection.execute(
-        _ENDPOINTS
-    ):
+    for row in connection.execute(_ENDPOINTS):
+        fn_id, *others, run_id, error, ended_ms, name, triggers, refused, paused = row
         found = ended.get(fn_id, {})
         counted = [open_runs.get(fn_id, 0), found.get("failed", 0), found.get(counts.BEGAN, 0)]
         values: list[Any] = [fn_id, *others, *counted, run_id, error, ended_ms, name]
         values.append(msgspec.json.decode(triggers or b"[]", type=tuple[Trigger, ...]))
-        values.append(refused)
+        values += [refused, bool(paused)]
         rows.append(EndpointRow(*values))
     return tuple(rows)
 
@@ -90,7 +91,8 @@ _ENDPOINTS = """
 SELECT endpoints.fn_id, endpoints.app_id, endpoints.slug, endpoints.domain, endpoints.method,
        endpoints.path, endpoints.sdk, endpoints.retries, seen_ms,
        failed.run_id, failed.error, failed.ended_ms, functions.name, triggers,
-       CASE present WHEN 0 THEN 'its app does not register it any more' ELSE refused END
+       CASE present WHEN 0 THEN 'its app does not register it any more' ELSE refused END,
+       paused
 FROM endpoints LEFT JOIN functions USING (fn_id) LEFT JOIN runs AS failed ON failed.seq = (
     SELECT max(seq) FROM runs WHERE runs.fn_id = endpoints.fn_id AND runs.status = 'failed')
 ORDER BY endpoints.domain, endpoints.slug"""

@@ -19,6 +19,7 @@ from stephttp.engine.reading.event_list import (
     event_detail,
     list_events,
 )
+from stephttp.engine.reading.functions import FunctionDetail, function_detail
 from stephttp.engine.reading.list_filter import Page, Paging, RunFilter
 from stephttp.engine.reading.overview import Overview, Period, overview
 from stephttp.engine.reading.run_detail import RunDetail, run_detail
@@ -89,6 +90,17 @@ class Reader:
     async def endpoints(self) -> tuple[EndpointRow, ...]:
         """Return all endpoints."""
         return await self._store.browse(list_endpoints)
+
+    async def function(self, name: str) -> FunctionDetail:
+        """Return one function, by its id or slug.
+
+        Raises:
+            Refused: there is no such function.
+        """
+        now_ms = self._clock.now_ms()
+        return await self._store.browse(
+            lambda connection: function_detail(connection, name, now_ms, _enough())
+        )
 
     async def held_back(self) -> dict[str, int]:
         """Count the due runs that wait because their application has no room, by its origin."""

@@ -79,6 +79,12 @@ def load_function(connection: sqlite3.Connection, name: str) -> Function | None:
     return None if row is None else _function(row)
 
 
+def load_any_function(connection: sqlite3.Connection, name: str) -> tuple[Function, bool] | None:
+    """Load a function by its id or slug, and whether it is present."""
+    row = connection.execute(QUERIES["any_function"], {"id": name}).fetchone()
+    return None if row is None else (_function(row[:-1]), bool(row[-1]))
+
+
 def load_functions(connection: sqlite3.Connection) -> list[Function]:
     """Load all functions that are present, by slug."""
     return [_function(row) for row in connection.execute(QUERIES["functions"])]

@@ -24,6 +24,23 @@ async function copy(button) {
   setTimeout(() => { label.textContent = before; }, 1500);
 }
 
+function complaint(text) {
+  if (!text.trim()) return "";
+  try { JSON.parse(text); } catch (error) { return `data: not valid JSON: ${error.message}`; }
+  return "";
+}
+
+// The server looks as well; here the editor keeps what was written, and the place in it.
+function checked(area) {
+  const message = complaint(area.value);
+  const shown = document.getElementById(area.getAttribute("aria-describedby"));
+  shown.textContent = message;
+  shown.hidden = !message;
+  area.toggleAttribute("aria-invalid", false);
+  if (message) area.setAttribute("aria-invalid", "true");
+  return !message;
+}
+
 const boxes = () => [...document.querySelectorAll('[data-bulk] input[name="run"]')];
 
 export function refresh() {
@@ -42,6 +59,11 @@ export function refresh() {
 
 export function start() {
   document.addEventListener("submit", (event) => {
+    const area = event.target.matches("[data-checks-json]") && event.target.querySelector("textarea");
+    if (area && !checked(area)) {
+      event.preventDefault();
+      area.focus();
+    }
     const button = event.submitter;
     if (!button?.dataset.confirm) return;
     if (button.dataset.confirmed) delete button.dataset.confirmed;
@@ -69,6 +91,7 @@ export function start() {
   });
   // Typing a value chooses to use it.
   document.addEventListener("input", (event) => {
+    if (event.target.matches('[data-checks-json] [aria-invalid="true"]')) checked(event.target);
     const form = event.target.matches('textarea[name="value"]') && event.target.form;
     const again = form && form.querySelector('[name="use"][value="again"]');
     if (again?.checked) (form.querySelector('[value="input"]') ?? form.querySelector('[value="output"]')).checked = true;

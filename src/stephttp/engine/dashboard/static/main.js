@@ -15,7 +15,7 @@ Object.assign(Idiomorph.defaults.callbacks, {
   beforeAttributeUpdated: (name, element) => !kept[name]?.(element),
   beforeNodeMorphed: (old, fresh) => {
     if (!(old instanceof Element)) return true;
-    if (old instanceof HTMLTextAreaElement) return false;
+    if (old instanceof HTMLTextAreaElement || old.matches("[data-checks-json] .field-error")) return false;
     if (old instanceof HTMLTimeElement && fresh.dateTime === old.dateTime) return false;
     if (old.matches("[data-plot]")) {
       old.dataset.points = fresh.dataset.points;

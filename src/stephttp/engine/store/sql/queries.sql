@@ -669,6 +669,14 @@ FROM functions JOIN endpoints USING (fn_id)
 WHERE (fn_id = :id OR slug = :id) AND present
 ORDER BY seen_ms DESC LIMIT 1
 
+-- name: any_function
+SELECT endpoints.app_id, fn_id, slug, event_name, fn, domain, method, path, sdk, retries,
+       request_version, reads_state, query, refused, functions.name, triggers, config, options,
+       paused, present
+FROM functions JOIN endpoints USING (fn_id)
+WHERE fn_id = :id OR slug = :id
+ORDER BY present DESC, seen_ms DESC LIMIT 1
+
 -- name: see_function
 UPDATE endpoints SET seen_ms = :created_ms WHERE fn_id = :fn_id
 
