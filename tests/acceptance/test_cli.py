@@ -30,6 +30,7 @@ APP = """
 import os, pathlib
 from datetime import timedelta
 from fastapi import FastAPI
+from fastapi.responses import JSONResponse
 import stephttp
 from stephttp import step
 
@@ -53,6 +54,11 @@ async def naps() -> None:
 async def approvals() -> str:
     signal = await step.wait_for_signal("by", signal="approval:1", timeout=timedelta(hours=1))
     return "nobody" if signal is None else str(signal.data)
+
+
+@app.post("/functions")
+async def functions(call: dict[str, object]) -> JSONResponse:
+    return JSONResponse({"packed": call["event"]}, headers={"x-inngest-sdk": "py:v0"})
 
 
 @app.post("/broken")
@@ -281,6 +287,52 @@ def test_a_signal_ends_the_wait_for_it(shop: Shop) -> None:
     assert shop.run("signals", "send", "", code=2).err == ["stephttp: NAME: must not be empty"]
 
 
+def test_functions_are_paused_resumed_and_invoked(shop: Shop) -> None:
+    where = {"runtime": {"type": "http", "url": f"{shop.origin}/functions?fnId=shop-pack"}}
+    body = {
+        "appName": "shop",
+        "url": f"{shop.origin}/functions",
+        "functions": [
+            {
+                "id": "shop-pack",
+                "triggers": [{"event": "order/paid", "expression": "event.data.n > 1"}],
+                "steps": {"step": {"id": "step", "name": "step", **where}},
+            },
+            {
+                "id": "shop/none",
+                "triggers": [],
+                "connect": {"a": 1},
+                "steps": {"step": {"id": "step", "name": "step", **where}},
+            },
+        ],
+    }
+    key = {"authorization": f"Bearer {KEY}"}
+    shop.http.post(f"{shop.url}/fn/register", json=body, headers=key).raise_for_status()
+    heading, first, second = shop.run("functions", "list").out
+    assert columns(heading) == ["FUNCTION", "STATE", "STARTS WITH"]
+    assert columns(first) == ["shop-pack", "ready", "order/paid if event.data.n > 1"]
+    assert columns(second) == ["shop/none", "refused", "connect: this engine cannot do that yet"]
+    assert shop.run("functions", "pause", "shop-pack").out == ["shop-pack is paused"]
+    assert shop.run("functions", "pause", "shop-pack").out == ["shop-pack is already paused"]
+    assert shop.json("functions", "pause", "shop-pack") == {"paused": True, "modified": False}
+    assert columns(shop.run("functions", "list").out[1])[1] == "paused"
+    refused = shop.run("functions", "invoke", "shop-pack", code=1).err
+    assert refused[0].endswith("is not started: it is paused")
+    assert shop.run("functions", "resume", "shop-pack").out == ["shop-pack is resumed"]
+    assert shop.run("functions", "resume", "shop/none").out == ["shop/none was not paused"]
+    invoked = shop.json("functions", "invoke", "shop-pack", "--data", '{"n": 7}')
+    ended = shop.json("runs", "watch", invoked["run_id"])
+    assert (ended["state"], ended["started_by"]["data"]) == ("completed", {"n": 7})
+    whole = shop.run("functions", "invoke", "shop-pack", "--watch").out
+    assert re.match(rf"{whole[0]} +completed", whole[-1])
+    assert shop.run("functions", "invoke", "shop-pack", "--data", "[]", code=2).err == [
+        "stephttp: --data: must be a JSON object, such as '{\"id\": 1}'"
+    ]
+    assert shop.run("functions", "pause", "gone", code=1).err == [
+        "stephttp: FUNCTION: there is no 'gone'; the engine knows: shop-pack, shop/none"
+    ]
+
+
 def test_events_are_sent_and_listed(shop: Shop, tmp_path: Path) -> None:
     file = tmp_path / "data.json"
     file.write_text('{"from": "a file"}')
@@ -304,6 +356,10 @@ SPEAKING = {
     "runs rerun": (UNKNOWN,),
     "runs resume": (UNKNOWN,),
     "runs watch": (UNKNOWN,),
+    "functions list": (),
+    "functions pause": ("name",),
+    "functions resume": ("name",),
+    "functions invoke": ("name",),
     "signals send": ("name",),
     "events send": ("name",),
     "events list": (),

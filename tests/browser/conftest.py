@@ -69,17 +69,19 @@ class Site:
 
 
 @contextmanager
-def site(*options: str, port: int | None = None) -> Generator[Site]:
-    """`stephttp dev` with the shop beside it, on a port that may be given."""
+def site(*options: str, port: int | None = None, functions: bool = False) -> Generator[Site]:
+    """`stephttp dev` with the shop beside it, on a port that may be given, and with the shop's
+    functions if they are wanted."""
     port = port or free_port()
     shop = f"http://127.0.0.1:{port}"
     server = [sys.executable, "-m", "uvicorn", "tests.browser.shop:app", "--port", str(port)]
-    served = ("--app", f"{shop}/api/inngest")
+    served = ("--app", f"{shop}/api/inngest") if functions else ()
     command = [*STEPHTTP, "dev", "--port", "0", *served, *options, "--", *server]
     with Process(command, env={"SHOP_ORIGIN": shop}) as process:
         engine = process.wait_for(r"engine ready on (\S+)").group(1)
         process.wait_for("Uvicorn running on")  # only then it listens
-        process.wait_for(r"functions at \S+: registered")
+        if functions:
+            process.wait_for(r"functions at \S+: registered")
         made = Site(engine, shop)
         try:
             yield made
@@ -90,7 +92,7 @@ def site(*options: str, port: int | None = None) -> Generator[Site]:
 @pytest.fixture(scope="module")
 def shop() -> Generator[Site]:
     """A site that the tests of a module share."""
-    with site() as made:
+    with site(functions=True) as made:
         yield made
 
 

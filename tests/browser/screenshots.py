@@ -135,12 +135,16 @@ def scenes(live: Site) -> dict[str, str]:
     while {live.run(one)["status"] for one in (done, failing, flaky)} & {"Running"}:
         assert time.monotonic() < deadline, "the runs do not end"
         time.sleep(0.2)
+    for name in ("ink", "lamps"):
+        invoked = {"data": {"order": name, "total": 17.5, "urgent": name == "ink"}}
+        live.http.post(f"{live.engine}/invoke/shop-send-invoice", json=invoked).raise_for_status()
     event = live.http.get(f"{live.engine}/v1/events").json()["data"][0]["internal_id"]
     return {
         "overview": "/", "runs": "/runs", "run-waiting": f"/runs/{waiting}",
         "run-failed": f"/runs/{failing}", "run-completed": f"/runs/{flaky}",
         "run-asleep": f"/runs/{asleep}", "events": "/events", "event": f"/events/{event}",
         "send": "/events/new", "apps": "/apps",
+        "function": f"/functions/{live.function('shop-send-invoice')}",
     }  # fmt: skip
 
 
@@ -190,7 +194,7 @@ def main() -> None:
                 shoot(browser, closed.engine, {"login": "/login"}, folder)
             with site() as fresh:
                 shoot(browser, fresh.engine, EMPTY, folder)
-            with site("--db", str(database), port=port) as live:
+            with site("--db", str(database), port=port, functions=True) as live:
                 shoot(browser, live.engine, scenes(live), folder)
             browser.close()
     print(json.dumps({"folder": str(folder), "pictures": len(list(folder.glob("*.png")))}))

@@ -59,6 +59,12 @@ DIFFERENCES = [
         "It would run too often, or never, without a word.",
     ),
     Difference(
+        "Pausing a function also holds its open runs, which are cancelled after seven days.",
+        "Its open runs continue; nothing new starts it.",
+        "A run that has started may hold something, such as a reservation. `stephttp runs cancel` ends "
+        "runs.",
+    ),
+    Difference(
         "A failed attempt of a function is repeated after 15 s, 30 s, 1 min and so on.",
         "The delays are those of endpoints: 1 s, 2 s, 4 s, up to a minute.",
         "There is one table of delays for all runs, with options for it.",

@@ -17,6 +17,7 @@ from stephttp._version import __version__
 from stephttp.cli.doctor import doctor
 from stephttp.cli.engine_options import Db, DevOptions, StartOptions
 from stephttp.cli.event_commands import events
+from stephttp.cli.function_commands import functions
 from stephttp.cli.history_commands import check, export
 from stephttp.cli.run_commands import runs
 from stephttp.cli.shared_options import AsJson, options_from
@@ -25,6 +26,7 @@ from stephttp.cli.signal_commands import signals
 app = typer.Typer(name="stephttp", no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(runs, name="runs")
 app.add_typer(events, name="events")
+app.add_typer(functions, name="functions")
 app.add_typer(signals, name="signals")
 app.command()(doctor)
 app.command()(check)
@@ -123,7 +125,7 @@ def backup(
 
 def _let_lines_flow() -> None:
     """Let the terminal break the lines of help texts: the ends of those here are for editors."""
-    for group in (app, runs, events, signals):
+    for group in (app, runs, events, functions, signals):
         for command in group.registered_commands:
             text = inspect.cleandoc(
                 command.help or getattr(command.callback, "__doc__", None) or ""

@@ -65,7 +65,7 @@ async def test_it_shows_what_starts_a_function_and_its_options() -> None:
         assert "Retries A step that fails is not tried again." in text
         assert "At most 3 calls at a time for each value of event.data.user ." in text
         assert "Called at http://app.test/api/inngest" in text
-        assert "There are none yet." in text
+        assert "It has had no run yet." in text
         assert text == html.unescape(await page(w, "/functions/shop-pack")), "by its slug, too"
         assert f'href="{path}"' in (await w.http.get("/apps")).text
 

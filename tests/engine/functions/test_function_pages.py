@@ -42,6 +42,14 @@ async def test_the_apps_page_names_functions_with_what_starts_them() -> None:
         assert "Not started: its app does not register it any more" in text
 
 
+async def test_functions_without_runs_have_no_filter_to_blame() -> None:
+    async with world() as w:
+        await register(w, config("shop-pack", "order/paid"))
+        text = await page(w, "/runs")
+        assert "The engine knows what can run , but has no run." in text
+        assert "Nothing matches this filter." in await page(w, "/runs?q=o17")
+
+
 async def test_the_page_of_a_run_names_its_function_and_its_event() -> None:
     async with world(script=[returns({"packed": "yes"})]) as w:
         await register(w, config("shop-pack", "order/paid"))

@@ -1,4 +1,4 @@
-"""A paused function: nothing starts it, what runs continues, and it stays so until it is resumed."""
+"""A paused function: nothing starts it, its runs continue, and it stays so until it is resumed."""
 
 from __future__ import annotations
 

@@ -3,8 +3,12 @@ them, and what people do."""
 
 from __future__ import annotations
 
-from stephttp.engine.api.manage import functions
-from stephttp.engine.api.manage.functions import FunctionItem, InvokedFunction, PausedFunction
+from stephttp.engine.api.manage import function_actions
+from stephttp.engine.api.manage.function_actions import (
+    FunctionItem,
+    InvokedFunction,
+    PausedFunction,
+)
 from stephttp.engine.api.openapi.operation import (
     ERROR,
     REASONS,
@@ -95,22 +99,22 @@ FUNCTION_OPERATIONS = (
         },
     ),
     operation(
-        "GET", "/v1/stephttp/functions", functions.functions,
+        "GET", "/v1/stephttp/functions", function_actions.functions,
         "getFunctions", "The functions that all apps register.",
         data(list[FunctionItem]),
     ),
     operation(
-        "POST", "/v1/stephttp/functions/{function}/pause", functions.pause,
+        "POST", "/v1/stephttp/functions/{function}/pause", function_actions.pause,
         "pauseFunction", "Let nothing start a function until it is resumed; its runs continue.",
         data(PausedFunction), 404, parameters=(_FUNCTION,),
     ),
     operation(
-        "POST", "/v1/stephttp/functions/{function}/resume", functions.resume,
+        "POST", "/v1/stephttp/functions/{function}/resume", function_actions.resume,
         "resumeFunction", "Let a paused function be started again.",
         data(PausedFunction), 404, parameters=(_FUNCTION,),
     ),
     operation(
-        "POST", "/v1/stephttp/functions/{function}/invoke", functions.invoke,
+        "POST", "/v1/stephttp/functions/{function}/invoke", function_actions.invoke,
         "startFunction", "Start one function, with a signing key instead of an event key.",
         data(InvokedFunction), 400, 404, 413,
         parameters=(_FUNCTION,), body=_INVOCATION, more={"409": _PAUSED},

@@ -73,7 +73,7 @@ def templates() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters["asset"] = url
-    for name in ("duration", "period", "number", "percent", "iso", "utc_time", "shown", "is_cut", "as_text",
-                 "error_of", "curl", "event_data", "step_input"):  # fmt: skip
+    for name in ("duration", "period", "number", "percent", "iso", "utc_time", "shown", "is_cut",
+                 "as_text", "error_of", "curl", "event_data", "step_input"):  # fmt: skip
         environment.filters[name] = getattr(formatting, name)
     return environment

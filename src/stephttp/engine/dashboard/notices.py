@@ -14,7 +14,7 @@ _NOTICES = {
     "function-paused": "The function is paused. Nothing starts it until it is resumed.",
     "function-resumed": "The function is started again, by what comes from now on.",
     "invoked": "The function was invoked; this is its run.",
-    "invoked-later": "The function was invoked; its options let the run begin later.",
+    "invoked-later": "The function was invoked; its options let the run start later.",
     "sent": "The event was sent.",
     "signalled": "The signal was sent.",
     "none-chosen": "Choose some runs first, or choose all that the filter finds.",

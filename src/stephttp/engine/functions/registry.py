@@ -108,7 +108,7 @@ class Functions:
             name: its id or slug.
 
         Returns:
-            The id of the run; `None` if none has begun yet.
+            The id of the run; `None` if none has started yet.
 
         Raises:
             Refused: there is no such function, or it cannot be started.

@@ -29,7 +29,7 @@ from stephttp.engine.reading.event_list import (
     event_detail,
     list_events,
 )
-from stephttp.engine.reading.functions import FunctionDetail, function_detail
+from stephttp.engine.reading.function_detail import FunctionDetail, function_detail
 from stephttp.engine.reading.list_filter import (
     MOST_LISTED,
     Page,

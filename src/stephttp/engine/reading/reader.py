@@ -19,7 +19,7 @@ from stephttp.engine.reading.event_list import (
     event_detail,
     list_events,
 )
-from stephttp.engine.reading.functions import FunctionDetail, function_detail
+from stephttp.engine.reading.function_detail import FunctionDetail, function_detail
 from stephttp.engine.reading.list_filter import Page, Paging, RunFilter
 from stephttp.engine.reading.overview import Overview, Period, overview
 from stephttp.engine.reading.run_detail import RunDetail, run_detail

@@ -24,7 +24,7 @@ class Invocation:
 
     Attributes:
         event_id: of the event that is for it alone.
-        run_id: the run; `None` if the options of the function let it begin later.
+        run_id: the run; `None` if the options of the function let it start later.
     """
 
     event_id: str

@@ -45,7 +45,7 @@ class PausedFunction(AnswerBody):
 
 class InvokedFunction(AnswerBody):
     """The event that is for the function alone, and the run. `run_id` is `null` if the options of
-    the function let the run begin later."""
+    the function let the run start later."""
 
     internal_id: str
     run_id: RunId | None
