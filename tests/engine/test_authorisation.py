@@ -120,6 +120,7 @@ ROWS: dict[str, str] = {
     "POST /functions/{function}": FORM,
     "POST /functions/{function}/pause": FORM,
     "POST /functions/{function}/resume": FORM,
+    "GET /queues": PAGE,
     "GET /live": PAGE,
     "GET /login": OPEN,
     "POST /login": LOGIN,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.routing import Route
 
-from stephttp.engine.dashboard import assets, forms, function_pages, pages, updates
+from stephttp.engine.dashboard import assets, forms, function_pages, pages, queue_page, updates
 from stephttp.engine.dashboard.page_request import Handler, route_handler
 
 
@@ -36,6 +36,7 @@ ROUTES = [
     _form("/functions/{function}", function_pages.invoke),
     _form("/functions/{function}/pause", function_pages.pause),
     _form("/functions/{function}/resume", function_pages.resume),
+    _page("/queues", queue_page.queues),
     _page("/live", updates.live),
     _page("/login", forms.login_page, public=True),
     _form("/login", forms.login, public=True),

@@ -11,6 +11,7 @@ and `engine.dashboard`. `Reader`, found as `engine.reader`, is the same for asyn
     await engine.reader.event(event_id) -> EventDetail           # Refused, 404
     await engine.reader.overview(Period.HOUR) -> Overview
     await engine.reader.endpoints() -> tuple[EndpointRow, ...]
+    await engine.reader.queues() -> Queues
     await engine.reader.function(name) -> FunctionDetail         # Refused, 404
     await engine.reader.slugs(limit) -> set[str]
 
@@ -46,6 +47,7 @@ from stephttp.engine.reading.overview import (
     Point,
     overview,
 )
+from stephttp.engine.reading.queues import HeldRow, Queues, queues
 from stephttp.engine.reading.reader import Reader
 from stephttp.engine.reading.run_detail import (
     FinalResponse,
@@ -73,6 +75,7 @@ __all__ = [
     "FinalResponse",
     "FunctionDetail",
     "Header",
+    "HeldRow",
     "LinkedRun",
     "OpenWait",
     "Overview",
@@ -80,6 +83,7 @@ __all__ = [
     "Paging",
     "Period",
     "Point",
+    "Queues",
     "Reader",
     "RunDetail",
     "RunFilter",
@@ -98,5 +102,6 @@ __all__ = [
     "list_events",
     "list_runs",
     "overview",
+    "queues",
     "run_detail",
 ]

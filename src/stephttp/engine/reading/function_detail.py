@@ -11,6 +11,7 @@ import msgspec
 from stephttp.engine.model.function import App, Function
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.reading.list_filter import Paging, RunFilter
+from stephttp.engine.reading.queues import Queues, queues
 from stephttp.engine.reading.run_list import list_runs
 from stephttp.engine.reading.run_rows import RunRow
 from stephttp.engine.reading.scanning import Stop
@@ -30,6 +31,7 @@ class FunctionDetail:
             no longer stored.
         open_runs: how many of its runs have not ended.
         latest: its latest runs, newest first.
+        queues: what waits behind its limits.
         data: what the event had that started the latest run, as JSON; `None` if there is no run.
     """
 
@@ -39,6 +41,7 @@ class FunctionDetail:
     failed_runs: int
     open_runs: int
     latest: tuple[RunRow, ...]
+    queues: Queues
     data: bytes | None
 
     @property
@@ -79,6 +82,7 @@ def function_detail(
         failed_runs=counted.get("failed", 0),
         open_runs=open_runs,
         latest=latest,
+        queues=queues(connection, fn_id),
         data=_data(connection, latest[0].run_id) if latest else None,
     )
 

@@ -22,6 +22,7 @@ from stephttp.engine.reading.event_list import (
 from stephttp.engine.reading.function_detail import FunctionDetail, function_detail
 from stephttp.engine.reading.list_filter import Page, Paging, RunFilter
 from stephttp.engine.reading.overview import Overview, Period, overview
+from stephttp.engine.reading.queues import Queues, queues
 from stephttp.engine.reading.run_detail import RunDetail, run_detail
 from stephttp.engine.reading.run_list import list_runs
 from stephttp.engine.reading.run_rows import RunRow
@@ -105,6 +106,10 @@ class Reader:
     async def held_back(self) -> dict[str, int]:
         """Count the due runs that wait because their application has no room, by its origin."""
         return await self._store.browse(held_back)
+
+    async def queues(self) -> Queues:
+        """Return what waits behind limits of functions."""
+        return await self._store.browse(queues)
 
     async def slugs(self, limit: int) -> set[str]:
         """Return the slugs of the endpoints seen last, without counts, which may take a while."""

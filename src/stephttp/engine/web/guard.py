@@ -36,7 +36,7 @@ _EVENT = re.compile(r"/(?:e|invoke)/.*")
 _FROM_CONTAINERS = ("host.docker.internal", "host.containers.internal")
 """What containers call the machine that they are on. No site can be there: `internal` is
 reserved for private use."""
-_PAGE = re.compile(r"/(?:(?:runs|events|apps|functions|live|login|logout|static)(?:/.*)?)?")
+_PAGE = re.compile(r"/(?:(?:runs|events|apps|functions|queues|live|login|logout|static)(?:/.*)?)?")
 """The dashboard's own pages; forms sent to them must come from one (`dashboard.sessions`)."""
 _ANYWHERE = {
     b"cache-control": b"no-store",

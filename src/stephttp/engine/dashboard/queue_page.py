@@ -1,0 +1,18 @@
+"""The page of queues: what waits behind which limit."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+from stephttp.engine.dashboard.page_request import PageRequest
+
+
+async def queues(request: PageRequest) -> Response:
+    """Show what waits."""
+    reader = request.engine.reader
+    return request.render(
+        "queues.html",
+        queues=await reader.queues(),
+        held_back=sorted((await reader.held_back()).items()),
+        trying=request.engine.executor.origins.trying,
+    )
