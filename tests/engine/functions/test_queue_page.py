@@ -5,9 +5,13 @@ from __future__ import annotations
 import html
 import re
 
-from tests.engine.functions.support import config, register, returns, send
+import pytest
+
+from stephttp.engine.reading import queues
+from tests.engine.functions.queue import Queue, events
+from tests.engine.functions.support import config, only, output, register, returns, send
 from tests.engine.functions.test_function_pages import page
-from tests.engine.support import World, sleep, world
+from tests.engine.support import World, world
 
 USER = "event.data.user"
 
@@ -61,3 +65,71 @@ async def test_keys_are_text() -> None:
         assert "<script>alert" not in text
         for written in ("&lt;script&gt;alert(1)", "{&#34;a&#34;:[1]}", ">7<", ">–<"):
             assert written in text
+
+
+LIMITED = {"concurrency": [{"limit": 1, "key": USER}]}
+
+
+async def test_calls_that_wait_behind_a_limit() -> None:
+    async with world() as w:
+        queue = Queue(w)
+        await register(w, config("shop-pack", "go", **LIMITED), config("shop-mail", "mail"))
+        sent = [{"n": n, "user": user} for n, user in enumerate(("Ada", "Ada", "Ada", "Grace"))]
+        ids = await events(w, *sent)
+        await queue.settled()
+        text = await shown(w)
+        limit = "shop-pack at most 1 call at a time"
+        assert f"{limit} Ada 1 2 {limit} Grace 1 0" in text
+        of_one = await shown(w, "/functions/shop-pack")
+        assert "What waits behind its limits" in of_one
+        assert "at most 1 call at a time Ada 1 2" in of_one
+        assert "What waits" not in await shown(w, "/functions/shop-mail")
+        states = {one["state"] for one in (await w.http.get("/v1/runs")).json()["data"]}
+        assert states == {"running", "waiting"}
+        waiting = (await w.http.get("/v1/runs", params={"status": "waiting"})).json()["data"]
+        assert len(waiting) == 2
+        assert {one["behind_limit"] for run in waiting for one in run["waiting_for"]} == {True}
+        text = await shown(w, f"/runs/{waiting[0]['run_id']}")
+        assert "Waits for its turn behind a limit Since 2027-01-15 08:00:00 UTC" in text
+        assert "Resume now" not in text
+        assert "its turn" in await shown(w, "/runs")
+        await queue.end(*list(queue.open))
+        await queue.end(*list(queue.open))
+        await queue.end(*list(queue.open))
+        assert "Nothing waits behind a limit" in await shown(w)
+        for event_id in ids:
+            assert output(await only(w, event_id)) in range(4)
+
+
+async def test_a_throttle_says_when_it_opens() -> None:
+    async with world(script=[returns(n) for n in range(3)]) as w:
+        throttle = {"limit": 1, "period": "60s"}
+        await register(w, config("shop-pack", "go", throttle=throttle))
+        for _ in range(3):
+            await send(w, "go")
+        text = await shown(w)
+        assert (
+            "shop-pack at most 1 run starts in 1 min the next 2027-01-15 08:01:00 UTC – – 2"
+        ) in text
+        await w.after(60)
+        assert "the next 2027-01-15 08:02:00 UTC – – 1" in await shown(w)
+        await w.after(60)
+        assert "the next 2027-01-15 08:03:00 UTC – – 0" in await shown(w)
+        await w.after(60)
+        assert "Nothing waits behind a limit" in await shown(w)
+
+
+async def test_many_limits_are_counted_and_the_fullest_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with world() as w:
+        queue = Queue(w)
+        await register(w, config("shop-pack", "go", **LIMITED))
+        users = ("Ada", "Grace", "Grace", "Joan", "Joan", "Joan")
+        await events(w, *({"n": n, "user": user} for n, user in enumerate(users)))
+        await queue.settled()
+        found = await w.engine.store.browse(lambda one: queues(one, w.clock.now_ms(), limit=2))
+        assert [(row.key, row.waiting) for row in found.gates] == [("Joan", 2), ("Grace", 1)]
+        assert found.gates_in_all == 3
+        while queue.open:
+            await queue.end(*list(queue.open))

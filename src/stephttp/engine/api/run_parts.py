@@ -44,7 +44,7 @@ class EventRun(AnswerBody):
 
 
 class WaitItem(AnswerBody):
-    """What a run waits for."""
+    """What a run waits for. `behind_limit`: it is due, and waits for its turn."""
 
     kind: str
     step_id: str | None
@@ -52,6 +52,7 @@ class WaitItem(AnswerBody):
     key: str | None
     condition: str | None
     due_at: Time | None
+    behind_limit: bool
 
 
 def wait_item(wait: OpenWait) -> WaitItem:
@@ -63,6 +64,7 @@ def wait_item(wait: OpenWait) -> WaitItem:
         key=wait.key,
         condition=wait.condition,
         due_at=rfc3339(wait.due_ms),
+        behind_limit=wait.behind is not None,
     )
 
 

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from stephttp.engine.dashboard import formatting
+from stephttp.engine.dashboard.option_words import limit_words
 
 _HERE = Path(__file__).parent
 _STATIC = _HERE / "static"
@@ -76,4 +77,5 @@ def templates() -> jinja2.Environment:
     for name in ("duration", "period", "number", "percent", "iso", "utc_time", "shown", "is_cut",
                  "as_text", "error_of", "curl", "event_data", "step_input"):  # fmt: skip
         environment.filters[name] = getattr(formatting, name)
+    environment.globals["limit_words"] = limit_words
     return environment

@@ -66,6 +66,7 @@ async def _page(
         function=detail.function,
         detail=detail,
         options=in_words(detail.function),
+        used=request.engine.executor.gates.used,
         data=data,
         error=error,
         notice=notice_of(request.http.query_params),

@@ -98,7 +98,7 @@ async def run(request: PageRequest) -> Response:
         layout=layout,
         rows=rows,
         hidden=len(layout.rows) - len(rows),
-        can_resume=any(wait.kind in _BY_TIME for wait in detail.waiting_for),
+        can_resume=any(wait.kind in _BY_TIME and not wait.behind for wait in detail.waiting_for),
         guesses={wait.step_id: guess(wait.condition) for wait in detail.waiting_for},
         notice=notice_of(request.http.query_params),
     )

@@ -13,6 +13,7 @@ async def queues(request: PageRequest) -> Response:
     return request.render(
         "queues.html",
         queues=await reader.queues(),
+        used=request.engine.executor.gates.used,
         held_back=sorted((await reader.held_back()).items()),
         trying=request.engine.executor.origins.trying,
     )

@@ -23,6 +23,7 @@ class Gate(Value, frozen=True, gc=False):
         rank: how narrow it is; fewer runs share one of a smaller rank.
         most: calls under way at a time; or, with a period, runs that start in one.
         period_ms, burst: of a throttle.
+        shown: the beginning of the value of its key, for people.
         free_ns: of a throttle, when it has forgotten all starts; in nanoseconds since the epoch.
     """
 
@@ -33,6 +34,7 @@ class Gate(Value, frozen=True, gc=False):
     period_ms: int | None = None
     burst: int = 0
     free_ns: int = 0
+    shown: str = ""
 
     @property
     def order(self) -> tuple[int, int, str]:

@@ -47,7 +47,7 @@ from stephttp.engine.reading.overview import (
     Point,
     overview,
 )
-from stephttp.engine.reading.queues import HeldRow, Queues, queues
+from stephttp.engine.reading.queues import GateRow, HeldRow, Queues, queues
 from stephttp.engine.reading.reader import Reader
 from stephttp.engine.reading.run_detail import (
     FinalResponse,
@@ -74,6 +74,7 @@ __all__ = [
     "Figures",
     "FinalResponse",
     "FunctionDetail",
+    "GateRow",
     "Header",
     "HeldRow",
     "LinkedRun",

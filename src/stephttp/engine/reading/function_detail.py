@@ -82,7 +82,7 @@ def function_detail(
         failed_runs=counted.get("failed", 0),
         open_runs=open_runs,
         latest=latest,
-        queues=queues(connection, fn_id),
+        queues=queues(connection, now_ms, fn_id),
         data=_data(connection, latest[0].run_id) if latest else None,
     )
 

@@ -109,7 +109,7 @@ class Reader:
 
     async def queues(self) -> Queues:
         """Return what waits behind limits of functions."""
-        return await self._store.browse(queues)
+        return await self._store.browse(partial(queues, now_ms=self._clock.now_ms()))
 
     async def slugs(self, limit: int) -> set[str]:
         """Return the slugs of the endpoints seen last, without counts, which may take a while."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from stephttp.engine.model.gate import MARK
 from stephttp.engine.model.run import RunStatus
 from stephttp.engine.model.timer import RESUME, TimerKind
 from stephttp.engine.reading.list_filter import RunState
@@ -17,13 +18,16 @@ from stephttp.engine.reading.list_filter import RunState
 AT_WORK = "('resume', 'planned', 'racing', 'gateway')"
 """Kinds of timers for work that is being done once they are due."""
 
+NOT_IN_LANE = f"(aside IS NULL OR aside < '{MARK}')"
+"""A timer does not wait for its turn behind a limit."""
+
 COLUMNS = f"""
 SELECT seq, run_id, status, slug, method, path, created_ms, began_ms, first_ns, ended_ms, attempt,
        step_count, last_error, error, rerun_of,
        async_ms IS NOT NULL,
        status = 'async' AND EXISTS (
            SELECT 1 FROM timers WHERE timers.run_id = runs.run_id AND due_ms <= :now_ms
-           AND kind IN {AT_WORK}) AS at_work
+           AND kind IN {AT_WORK} AND {NOT_IN_LANE}) AS at_work
 FROM runs WHERE seq IN (SELECT value FROM json_each(:seqs))"""
 
 
@@ -38,6 +42,8 @@ class OpenWait:
         key: name of the event or signal, or id of the invoked run.
         condition: CEL expression that the event must fulfil.
         due_ms: when the wait ends at the latest.
+        behind: the limit behind which it waits for its turn, although it is due: the name of a
+            gate; `None`: it does not.
     """
 
     kind: TimerKind
@@ -46,6 +52,7 @@ class OpenWait:
     key: str | None
     condition: str | None
     due_ms: int
+    behind: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +114,9 @@ def state_of(status: RunStatus, *, at_work: bool) -> RunState:
 def load_waits(connection: sqlite3.Connection, run_ids: Iterable[str]) -> dict[str, list[OpenWait]]:
     """Return the waits of open runs, by run, each list by due time."""
     rows = connection.execute(
-        """
+        f"""
         SELECT timers.run_id, kind, timers.step_id, coalesce(userland_id, name), key, condition,
-               due_ms
+               due_ms, CASE WHEN {NOT_IN_LANE} THEN NULL ELSE aside END
         FROM timers LEFT JOIN steps USING (run_id, step_id)
         WHERE timers.run_id IN (SELECT value FROM json_each(?)) AND kind NOT IN ('lease', 'orphan')
         ORDER BY due_ms""",

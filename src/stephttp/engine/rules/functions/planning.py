@@ -15,6 +15,8 @@ from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.rules.conditions.operators import NO_VALUE
 
 _MOST_SECONDS = 600
+_SHOWN = 200
+"""Characters of a key that are kept for people."""
 
 
 def looks_into(options: FunctionOptions) -> bool:
@@ -105,18 +107,21 @@ def _gates(fn_id: str, options: FunctionOptions, keys: _Keys) -> tuple[Gate, ...
     for place, limit in limits(options).items():
         if place == START:
             assert options.throttle is not None
-            name = f"{MARK}throttle {fn_id} {_digest(keys.of(options.throttle.key))}"
-            gates.append(Gate(name, place, 0, *limit))
+            key = keys.of(options.throttle.key)
+            name = f"{MARK}throttle {fn_id} {_digest(key)}"
+            gates.append(Gate(name, place, 0, *limit, shown=key[:_SHOWN]))
         else:
             option = options.concurrency[place]
+            key = keys.of(option.key)
             rank = 3 if option.scope != "fn" else 2 if option.key is None else 1
-            gates.append(Gate(_name(option, fn_id, place, keys), place, rank, *limit))
+            name = _name(option, fn_id, place, key)
+            gates.append(Gate(name, place, rank, *limit, shown=key[:_SHOWN]))
     return tuple(gates)
 
 
-def _name(limit: Concurrency, fn_id: str, place: int, keys: _Keys) -> str:
+def _name(limit: Concurrency, fn_id: str, place: int, key: str) -> str:
     """Return the name of a limit: functions that share one have the same expression as its key."""
-    value = _digest(keys.of(limit.key))
+    value = _digest(key)
     if limit.scope == "fn":
         return f"{MARK}concurrency {fn_id} {place} {value}"
     return f"{MARK}concurrency {limit.scope} {_digest(limit.key or '')} {value}"

@@ -257,8 +257,8 @@ SELECT name, place, rank, most, period_ms, burst, free_ns
 FROM run_gates JOIN gates ON name = gate WHERE run_id = ? ORDER BY rank, place, name
 
 -- name: save_gate
-INSERT INTO gates (name, fn_id, place, rank, most, period_ms, burst, free_ns)
-VALUES (:name, :fn_id, :place, :rank, :most, :period_ms, :burst, 0)
+INSERT INTO gates (name, fn_id, place, rank, most, period_ms, burst, free_ns, shown)
+VALUES (:name, :fn_id, :place, :rank, :most, :period_ms, :burst, 0, :shown)
 ON CONFLICT (name) DO UPDATE
 SET fn_id = excluded.fn_id, place = excluded.place, rank = excluded.rank, most = excluded.most,
     period_ms = excluded.period_ms, burst = excluded.burst

@@ -431,7 +431,8 @@ CREATE TABLE gates (
     most            INTEGER NOT NULL,             -- calls at a time; with a period, runs in one
     period_ms       INTEGER,
     burst           INTEGER NOT NULL,
-    free_ns         INTEGER NOT NULL              -- when it has forgotten all starts
+    free_ns         INTEGER NOT NULL,             -- when it has forgotten all starts
+    shown           TEXT    NOT NULL              -- the begin of the value of its key, for people
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX gates_by_function ON gates (fn_id, place);

@@ -102,7 +102,8 @@ CREATE TABLE gates (
     most            INTEGER NOT NULL,
     period_ms       INTEGER,
     burst           INTEGER NOT NULL,
-    free_ns         INTEGER NOT NULL
+    free_ns         INTEGER NOT NULL,
+    shown           TEXT    NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX gates_by_function ON gates (fn_id, place);
