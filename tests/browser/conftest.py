@@ -62,6 +62,13 @@ class Site:
         (found,) = (one["function_id"] for one in listed if one["function"] == slug)
         return str(found)
 
+    def queue_up(self) -> None:
+        """Let labels wait for their printers, and an event be held."""
+        labels = [{"printer": name} for name in ("ground floor", "attic", "ground floor")]
+        sent = [{"name": "parcel/packed", "data": one} for one in (*labels, *labels)]
+        sent.append({"name": "day/ended", "data": {}})
+        self.http.post(f"{self.engine}/e/key", json=sent).raise_for_status()
+
     def run(self, run_id: str) -> dict[str, Any]:
         """What the engine says of a run."""
         data: dict[str, Any] = self.http.get(f"{self.engine}/v1/runs/{run_id}").json()["data"]

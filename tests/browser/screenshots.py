@@ -138,12 +138,14 @@ def scenes(live: Site) -> dict[str, str]:
     for name in ("ink", "lamps"):
         invoked = {"data": {"order": name, "total": 17.5, "urgent": name == "ink"}}
         live.http.post(f"{live.engine}/invoke/shop-send-invoice", json=invoked).raise_for_status()
+    live.queue_up()
     event = live.http.get(f"{live.engine}/v1/events").json()["data"][0]["internal_id"]
     return {
         "overview": "/", "runs": "/runs", "run-waiting": f"/runs/{waiting}",
         "run-failed": f"/runs/{failing}", "run-completed": f"/runs/{flaky}",
         "run-asleep": f"/runs/{asleep}", "events": "/events", "event": f"/events/{event}",
         "send": "/events/new", "apps": "/apps",
+        "queues": "/queues", "queue": f"/functions/{live.function('shop-print-label')}",
         "function": f"/functions/{live.function('shop-send-invoice')}",
     }  # fmt: skip
 

@@ -82,6 +82,7 @@ functions = inngest.Inngest(app_id="shop", is_production=False)
         inngest.TriggerEvent(event="order/paid", expression="event.data.total > 0"),
         inngest.TriggerEvent(event="order/changed"),
     ],
+    concurrency=[inngest.Concurrency(limit=3, key="event.data.customer")],
     priority=inngest.Priority(run="event.data.urgent ? 120 : 0"),
     retries=2,
 )
@@ -92,12 +93,25 @@ async def send_invoice(ctx: inngest.Context) -> dict[str, Any]:
     return {"total": total, "sent": sent}
 
 
-@functions.create_function(fn_id="clean-up", trigger=inngest.TriggerEvent(event="day/ended"))
+@functions.create_function(
+    fn_id="print-label",
+    trigger=inngest.TriggerEvent(event="parcel/packed"),
+    throttle=inngest.Throttle(limit=1, period=timedelta(hours=1), key="event.data.printer"),
+)
+async def print_label(ctx: inngest.Context) -> None:
+    """Waits for its turn."""
+
+
+@functions.create_function(
+    fn_id="clean-up",
+    trigger=inngest.TriggerEvent(event="day/ended"),
+    debounce=inngest.Debounce(period=timedelta(hours=1)),
+)
 async def clean_up(ctx: inngest.Context) -> None:
-    """Is there to be paused."""
+    """Starts late, and is there to be paused."""
 
 
-inngest.fast_api.serve(app, functions, [send_invoice, clean_up])
+inngest.fast_api.serve(app, functions, [send_invoice, print_label, clean_up])
 
 
 async def charge(order: dict[str, Any]) -> dict[str, Any]:

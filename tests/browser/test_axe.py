@@ -21,7 +21,9 @@ PAGES = {
     "events": "/events",
     "new event": "/events/new",
     "apps": "/apps",
+    "queues": "/queues",
     "a function": "/functions/{function}",
+    "a function with a queue": "/functions/{queue}",
     "a function that is paused": "/functions/{paused}",
     "a run that waits for an event": "/runs/{order}",
     "a run that sleeps": "/runs/{asleep}",
@@ -69,13 +71,15 @@ def ids(shop: Site) -> dict[str, str]:
     failing = shop.request("POST", "/imports", name="axe", failures=9)
     assert shop.request("GET", "/prices/sku")
     shop.pack("axe-2")
+    shop.queue_up()
     paused = shop.function("shop-clean-up")
     shop.http.post(f"{shop.engine}/v1/stephttp/functions/{paused}/pause").raise_for_status()
     invoked = {"data": {"total": 12}}
     shop.http.post(f"{shop.engine}/invoke/shop-send-invoice", json=invoked).raise_for_status()
     event = shop.http.get(f"{shop.engine}/v1/events").json()["data"][0]["internal_id"]
     named = {"order": order, "asleep": asleep, "failing": failing, "event": event}
-    return {**named, "function": shop.function("shop-send-invoice"), "paused": paused}
+    named |= {"function": shop.function("shop-send-invoice"), "paused": paused}
+    return {**named, "queue": shop.function("shop-print-label")}
 
 
 def test_the_check_finds_what_is_wrong(page: Page, axe: str) -> None:
@@ -113,6 +117,6 @@ def test_pages_of_an_engine_that_has_seen_nothing(page: Page, axe: str, tmp_path
         assert violations_in_each_look(page, axe) == {}
         page.get_by_label("Password").fill("correct horse battery")
         page.get_by_role("button", name="Log in").click()
-        for path in ("/", "/runs", "/events", "/apps"):
+        for path in ("/", "/runs", "/events", "/apps", "/queues"):
             page.goto(f"{fresh.engine}{path}")
             assert violations_in_each_look(page, axe) == {}, path

@@ -95,3 +95,22 @@ def test_pause_and_resume(page: Page, shop: Site) -> None:
     page.get_by_role("button", name="Resume").click()
     expect(page.get_by_role("heading", level=1)).not_to_contain_text("Paused")
     assert shop.http.post(f"{shop.engine}/invoke/shop-clean-up", json={}).status_code == 200
+
+
+def test_what_waits_is_seen(page: Page, shop: Site) -> None:
+    shop.queue_up()
+    page.goto(f"{shop.engine}/apps")
+    page.keyboard.press("g")
+    page.keyboard.press("q")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Queues")
+    row = page.get_by_role("row").filter(has_text="ground floor")
+    expect(row).to_contain_text("shop-print-label")
+    expect(row).to_contain_text("at most 1 run starts in 1 h (1 more at once)")
+    expect(row.get_by_role("cell").last).to_have_text("2")
+    expect(page.locator("[data-live-state]")).to_have_attribute("data-live-state", "on")
+    shop.queue_up()
+    expect(row.get_by_role("cell").last).to_have_text("6")
+    page.get_by_role("link", name="shop-clean-up").first.click()
+    page.get_by_role("button", name="Invoke").click()
+    expect(page.get_by_role("status").filter(has_text="start later")).to_be_visible()
+    expect(page.get_by_role("heading", name="What waits behind its limits")).to_be_visible()
