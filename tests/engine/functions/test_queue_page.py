@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import html
 import re
+from typing import Any
 
 import pytest
 
+from stephttp.engine.dashboard.formatting import NOTHING
 from stephttp.engine.reading import queues
 from tests.engine.functions.queue import Queue, events
 from tests.engine.functions.support import config, only, output, register, returns, send
@@ -14,6 +16,8 @@ from tests.engine.functions.test_function_pages import page
 from tests.engine.support import World, world
 
 USER = "event.data.user"
+NONE = f"{NOTHING} {NOTHING}"
+"""No key, and nothing is counted that is under way."""
 
 
 async def shown(w: World, path: str = "/queues") -> str:
@@ -39,10 +43,10 @@ async def test_held_events_are_shown_with_their_time() -> None:
         text = await shown(w)
         assert "3 runs to start" in text
         rows = re.findall(
-            r"shop-(late|batch) a (debounce|batch)\D*? (Ada|Grace|–) (\d) (\S+ \S+)", text
+            rf"shop-(late|batch) a (debounce|batch)\D*? (Ada|Grace|{NOTHING}) (\d) (\S+ \S+)", text
         )
         assert rows == [
-            ("late", "debounce", "–", "3", "2027-01-15 08:00:12"),
+            ("late", "debounce", NOTHING, "3", "2027-01-15 08:00:12"),
             ("batch", "batch", "Ada", "2", "2027-01-15 08:01:00"),
             ("batch", "batch", "Grace", "1", "2027-01-15 08:01:02"),
         ]
@@ -63,11 +67,11 @@ async def test_keys_are_text() -> None:
             await send(w, "go", {"user": user})
         text = (await w.http.get("/queues")).text
         assert "<script>alert" not in text
-        for written in ("&lt;script&gt;alert(1)", "{&#34;a&#34;:[1]}", ">7<", ">–<"):
+        for written in ("&lt;script&gt;alert(1)", "{&#34;a&#34;:[1]}", ">7<", f">{NOTHING}<"):
             assert written in text
 
 
-LIMITED = {"concurrency": [{"limit": 1, "key": USER}]}
+LIMITED: dict[str, Any] = {"concurrency": [{"limit": 1, "key": USER}]}
 
 
 async def test_calls_that_wait_behind_a_limit() -> None:
@@ -109,12 +113,12 @@ async def test_a_throttle_says_when_it_opens() -> None:
             await send(w, "go")
         text = await shown(w)
         assert (
-            "shop-pack at most 1 run starts in 1 min the next 2027-01-15 08:01:00 UTC – – 2"
+            f"shop-pack at most 1 run starts in 1 min the next 2027-01-15 08:01:00 UTC {NONE} 2"
         ) in text
         await w.after(60)
-        assert "the next 2027-01-15 08:02:00 UTC – – 1" in await shown(w)
+        assert f"the next 2027-01-15 08:02:00 UTC {NONE} 1" in await shown(w)
         await w.after(60)
-        assert "the next 2027-01-15 08:03:00 UTC – – 0" in await shown(w)
+        assert f"the next 2027-01-15 08:03:00 UTC {NONE} 0" in await shown(w)
         await w.after(60)
         assert "Nothing waits behind a limit" in await shown(w)
 

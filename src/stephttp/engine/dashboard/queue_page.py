@@ -1,4 +1,4 @@
-"""The page of queues: what waits behind which limit."""
+"""Shows what waits: behind limits of functions, as held events, and for room of applications."""
 
 from __future__ import annotations
 
