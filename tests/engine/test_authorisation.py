@@ -91,6 +91,7 @@ ROWS: dict[str, str] = {
     "GET /v1/stephttp/overview": KEYED,
     "GET /v1/stephttp/endpoints": KEYED,
     "GET /v1/stephttp/functions": KEYED,
+    "GET /v1/stephttp/queues": KEYED,
     "POST /v1/stephttp/functions/{function}/pause": KEYED,
     "POST /v1/stephttp/functions/{function}/resume": KEYED,
     "POST /v1/stephttp/functions/{function}/invoke": KEYED,

@@ -24,6 +24,12 @@ async def shown(w: World, path: str = "/queues") -> str:
     return html.unescape(await page(w, path))
 
 
+async def said(w: World) -> dict[str, Any]:
+    """What the API says of the same."""
+    data: dict[str, Any] = (await w.http.get("/v1/stephttp/queues")).json()["data"]
+    return data
+
+
 async def test_nothing_waits() -> None:
     async with world() as w:
         assert "Nothing waits behind a limit" in await shown(w)
@@ -50,6 +56,14 @@ async def test_held_events_are_shown_with_their_time() -> None:
             ("batch", "batch", "Ada", "2", "2027-01-15 08:01:00"),
             ("batch", "batch", "Grace", "1", "2027-01-15 08:01:02"),
         ]
+        ada = (await said(w))["held"][1]
+        assert (ada["function"], ada["key"], ada["hold"], ada["events"]) == (
+            "shop-batch", "Ada", "batch", 2,
+        )  # fmt: skip
+        assert (ada["since"], ada["due_at"]) == (
+            "2027-01-15T08:00:00.000Z", "2027-01-15T08:01:00.000Z",
+        )  # fmt: skip
+        assert (await said(w))["held_in_all"] == 3
         of_one = await shown(w, "/functions/shop-batch")
         assert "What waits" in of_one
         assert "a batch that is not complete Ada 2" in of_one
@@ -86,6 +100,9 @@ async def test_calls_that_wait_behind_a_limit() -> None:
         assert f"{limit} Ada 1 2 {limit} Grace 1 0" in text
         of_one = await shown(w, "/functions/shop-pack")
         assert "What waits behind its limits" in of_one
+        (first, second) = (await said(w))["limits"]
+        assert (first["key"], first["under_way"], first["waiting"]) == ("Ada", 1, 2)
+        assert (second["key"], second["most"], second["period_ms"]) == ("Grace", 1, None)
         assert "at most 1 call at a time Ada 1 2" in of_one
         assert "What waits" not in await shown(w, "/functions/shop-mail")
         states = {one["state"] for one in (await w.http.get("/v1/runs")).json()["data"]}
@@ -96,6 +113,10 @@ async def test_calls_that_wait_behind_a_limit() -> None:
         text = await shown(w, f"/runs/{waiting[0]['run_id']}")
         assert "Waits for its turn behind a limit Since 2027-01-15 08:00:00 UTC" in text
         assert "Resume now" not in text
+        assert "Re-entries waits for its turn" in text
+        detail = await w.http.get(f"/v1/stephttp/runs/{waiting[0]['run_id']}")
+        kinds = [span["kind"] for span in detail.json()["data"]["spans"]]
+        assert kinds == ["request", "wait"]
         assert "its turn" in await shown(w, "/runs")
         await queue.end(*list(queue.open))
         await queue.end(*list(queue.open))
@@ -115,6 +136,7 @@ async def test_a_throttle_says_when_it_opens() -> None:
         assert (
             f"shop-pack at most 1 run starts in 1 min the next 2027-01-15 08:01:00 UTC {NONE} 2"
         ) in text
+        assert (await said(w))["limits"][0]["opens_at"] == "2027-01-15T08:01:00.000Z"
         await w.after(60)
         assert f"the next 2027-01-15 08:02:00 UTC {NONE} 1" in await shown(w)
         await w.after(60)

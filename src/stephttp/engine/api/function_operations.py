@@ -3,12 +3,13 @@ them, and what people do."""
 
 from __future__ import annotations
 
-from stephttp.engine.api.manage import function_actions
+from stephttp.engine.api.manage import function_actions, queue_views
 from stephttp.engine.api.manage.function_actions import (
     FunctionItem,
     InvokedFunction,
     PausedFunction,
 )
+from stephttp.engine.api.manage.queue_views import QueuesAnswer
 from stephttp.engine.api.openapi.operation import (
     ERROR,
     REASONS,
@@ -97,6 +98,10 @@ FUNCTION_OPERATIONS = (
                 REASONS[503] + "; or no event keys are configured",
             ),
         },
+    ),
+    operation(
+        "GET", "/v1/stephttp/queues", queue_views.queues,
+        "getQueues", "What waits behind which limit.", data(QueuesAnswer),
     ),
     operation(
         "GET", "/v1/stephttp/functions", function_actions.functions,

@@ -19,9 +19,10 @@ class SpanKind(StrEnum):
     """What a span shows.
 
     `REQUEST`: the first phase, in which the handler answered its caller. `STEP`: a step that ran.
-    `SLEEP`, `WAIT`: a step that waited, for a time or for something else. `CALL`: the endpoint was
-    called again. `UNREACHED`: a call did not reach the endpoint. `ATTEMPT`: a failed attempt of a
-    step that was retried. `BACKOFF`: the present wait for the next attempt.
+    `SLEEP`, `WAIT`: a step that waited, for a time or for something else; or, without a step, a
+    call that waits for its turn behind a limit. `CALL`: the endpoint was called again. `UNREACHED`:
+    a call did not reach the endpoint. `ATTEMPT`: a failed attempt of a step that was retried.
+    `BACKOFF`: the present wait for the next attempt.
     """
 
     REQUEST = "request"
@@ -149,6 +150,8 @@ def _step(step: StepDetail) -> list[WaterfallSpan]:
 def _waiting(wait: OpenWait, row: RunRow, history: Sequence[Any], now_ms: int) -> WaterfallSpan:
     """Return the span of an open call, or of the time until the next one."""
     title = wait.step or row.endpoint
+    if wait.behind is not None:
+        return WaterfallSpan(SpanKind.WAIT, wait.step_id, title, wait.due_ms, None)
     if wait.due_ms <= now_ms and wait.kind is not TimerKind.RETRY:
         return WaterfallSpan(SpanKind.CALL, wait.step_id, title, wait.due_ms, None)
     past = [ended for _, step_id, _, _, ended, *_ in history if step_id == (wait.step_id or RESUME)]
