@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stephttp.engine.rules.conditions.equalities import Wanted, find, values_at
+from stephttp.engine.rules.conditions.equalities import Wanted, find, joined, values_at
 from stephttp.engine.rules.conditions.expressions import WAIT_NAMES, check, matches
 from stephttp.engine.rules.conditions.syntax import parse
 
@@ -111,3 +111,42 @@ def test_a_wait_whose_condition_holds_is_found(wanted: Any, second: Any, there: 
         assert found is not None
         if matches(text, {"event": {}, "async": event}):
             assert values_at(found.keys, event) == found.values
+
+
+@given(SCALARS, SCALARS, st.sampled_from(["known", "id"]))
+def test_a_run_whose_condition_compares_two_events_is_found(
+    known: Any, there: Any, key: str
+) -> None:
+    """What SDKs make of `match`."""
+    text = "event.data.known == async.data.there && async.data.x == 1"
+    trigger = {"data": {key: known}}
+    condition = check(text, "f", WAIT_NAMES)
+    for event in ({"there": there, "x": 1}, {"there": known, "x": 1.0}, {"x": 1}):
+        wanted = joined(condition.wanted, condition.joins, trigger)
+        assert wanted is not None
+        if matches(text, {"event": trigger, "async": {"data": event}}):
+            assert values_at(wanted.keys, {"data": event}) == wanted.values
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("event.data.id == async.data.id", ([["data", "id"]], ["o1"])),
+        ("async['data'].id == event.data['id']", ([["data", "id"]], ["o1"])),
+        (
+            "async.data.n == event.data.n && async.data.id == 'o2'",
+            ([["data", "id"], ["data", "n"]], ["o2", 3]),
+        ),
+        ("async.data.id == event.data.missing", ([["data", "id"]], [None])),
+        ("async.data.id == event.data.list", None),
+        ("async.data.id == event.data.long", None),
+        ("async.data.id == event.data.id || async.data.n == 1", None),
+        ("event.data.id == event.data.id", None),
+    ],
+)
+def test_what_a_condition_wants_once_the_other_event_is_known(text: str, wanted: Any) -> None:
+    trigger = {"data": {"id": "o1", "n": 3.0, "list": [1], "long": "x" * 4097}}
+    condition = check(text, "f", WAIT_NAMES)
+    found = joined(condition.wanted, condition.joins, trigger)
+    said = None if found is None else (json.loads(found.keys), json.loads(found.values))
+    assert said == wanted

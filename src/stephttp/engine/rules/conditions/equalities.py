@@ -10,6 +10,7 @@ condition is evaluated afterwards.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -22,6 +23,10 @@ _SCALARS = (bool, int, float, str, type(None))
 _LONGEST = 4096
 """Characters of a text that can be looked up; a condition has no longer ones."""
 _LARGEST = 10**400
+
+
+Join = tuple[tuple[str, ...], tuple[str, ...]]
+"""A path into the event that comes, and one into another event: their values must be equal."""
 
 
 class Wanted(Value, frozen=True):
@@ -39,20 +44,42 @@ class Wanted(Value, frozen=True):
 def find(root: Node, variable: str) -> Wanted | None:
     """Return the values that a condition wants of `variable`; `None` if it names no constant."""
     found: dict[tuple[str, ...], Any] = {}
-    parts = [root]
-    while parts:
-        node = parts.pop()
-        if isinstance(node, FunctionCall) and node.function == "_&&_":
-            parts += reversed(node.args)
-        elif isinstance(node, FunctionCall) and node.function == "_==_":
-            for path, value in (node.args, node.args[::-1]):
-                keys = _path(path, variable)
-                if keys and isinstance(value, Literal) and isinstance(value.value, _SCALARS):
-                    found.setdefault(keys, value.value)
-    paths = sorted(found)
-    if not paths:
-        return None
-    return Wanted(msgspec.json.encode(paths).decode(), _written([found[path] for path in paths]))
+    for left, right in _equated(root):
+        for path, value in ((left, right), (right, left)):
+            keys = _path(path, variable)
+            if keys and isinstance(value, Literal) and isinstance(value.value, _SCALARS):
+                found.setdefault(keys, value.value)
+    return _wanted(found)
+
+
+def find_joins(root: Node, variable: str, other: str) -> tuple[Join, ...]:
+    """Return the paths into `variable` and into `other` whose values a condition wants equal."""
+    joins: list[Join] = []
+    for left, right in _equated(root):
+        for one, another in ((left, right), (right, left)):
+            path, value = _path(one, variable), _path(another, other)
+            if path and value:
+                joins.append((path, value))
+    return tuple(joins)
+
+
+def joined(wanted: Wanted | None, joins: Sequence[Join], known: Any) -> Wanted | None:
+    """Return what a condition wants of an event, now that the other one that it names is known.
+
+    Args:
+        wanted: what it wants in any case.
+        joins: see `find_joins`.
+        known: the other event, decoded.
+    """
+    found: dict[tuple[str, ...], Any] = {}
+    for path, source in joins:
+        value = _value_at(source, known)
+        if _can_be_looked_up(value):
+            found.setdefault(path, value)
+    if wanted is not None:
+        keys, values = msgspec.json.decode(wanted.keys), msgspec.json.decode(wanted.values)
+        found |= {tuple(path): value for path, value in zip(keys, values, strict=True)}
+    return _wanted(found)
 
 
 def values_at(keys: str, event: Any) -> str | None:
@@ -61,17 +88,38 @@ def values_at(keys: str, event: Any) -> str | None:
     Returns:
         `None` if no condition can want them.
     """
-    values = []
-    for path in msgspec.json.decode(keys):
-        value = event
-        for key in path:
-            value = item(value, key)
-        # A key that is missing equals null.
-        value = None if value is NO_VALUE else value
-        if not isinstance(value, _SCALARS) or (isinstance(value, str) and len(value) > _LONGEST):
-            return None
-        values.append(value)
-    return _written(values)
+    values = [_value_at(path, event) for path in msgspec.json.decode(keys)]
+    return _written(values) if all(map(_can_be_looked_up, values)) else None
+
+
+def _equated(root: Node) -> Iterator[tuple[Node, Node]]:
+    """Return what must be equal for a condition to hold, in pairs."""
+    parts = [root]
+    while parts:
+        node = parts.pop()
+        if isinstance(node, FunctionCall) and node.function == "_&&_":
+            parts += reversed(node.args)
+        elif isinstance(node, FunctionCall) and node.function == "_==_":
+            left, right = node.args
+            yield left, right
+
+
+def _wanted(found: dict[tuple[str, ...], Any]) -> Wanted | None:
+    paths = sorted(found)
+    if not paths:
+        return None
+    return Wanted(msgspec.json.encode(paths).decode(), _written([found[path] for path in paths]))
+
+
+def _value_at(path: Sequence[str], event: Any) -> Any:
+    value = event
+    for key in path:
+        value = item(value, key)
+    return None if value is NO_VALUE else value  # a key that is missing equals null
+
+
+def _can_be_looked_up(value: Any) -> bool:
+    return isinstance(value, _SCALARS) and not (isinstance(value, str) and len(value) > _LONGEST)
 
 
 def _path(node: Node, variable: str) -> tuple[str, ...]:

@@ -43,12 +43,14 @@ class Condition:
         kind: the type of its value.
         is_condition: whether that may be true or false.
         wanted: the values that an incoming event must have, if it names some.
+        joins: the parts of an incoming event that must equal parts of the event of the run.
     """
 
     evaluate: Evaluate
     kind: str
     is_condition: bool
     wanted: equalities.Wanted | None
+    joins: tuple[equalities.Join, ...]
 
 
 def check(text: str, field: str, names: frozenset[str]) -> Condition:
@@ -152,7 +154,8 @@ class _Kept:
                 return known
         tree = parse(text, names)
         wanted = equalities.find(tree.root, INCOMING)
-        made = Condition(compiled(tree.root), tree.kind, tree.is_condition, wanted)
+        joins = equalities.find_joins(tree.root, INCOMING, TRIGGER)
+        made = Condition(compiled(tree.root), tree.kind, tree.is_condition, wanted, joins)
         with self._lock:
             if key not in self._known:
                 self._known[key] = made
