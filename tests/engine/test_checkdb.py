@@ -16,7 +16,9 @@ from stephttp.errors import ConfigurationError
 from .support import DONE, OTHER, RUN, A, B, Z, answer, sleep, step, step_error, world
 
 BREAKS = {
-    "an async run has at least one timer": f"DELETE FROM timers WHERE run_id = '{RUN}'",
+    "an async run has at least one timer that is not of the run as a whole": (
+        "UPDATE timers SET kind = 'cancel'"
+    ),
     "an idempotency key belongs to a run": (
         "INSERT INTO idempotency VALUES (x'00', x'00', 'nobody', 1)"
     ),
@@ -46,8 +48,9 @@ BREAKS = {
     "errors and heads of runs are JSON": "UPDATE runs SET head = x'ff'",
     "a run of another status than failed has no error": "UPDATE runs SET error = x'7b7d'",
     "a delivery is one of a stored event": "INSERT INTO deliveries VALUES (7, 'go')",
-    "a wait for an event knows which events were there before": ""
+    "what an event ends knows which events were there before": ""
     f"UPDATE timers SET kind = 'event', key = 'go' WHERE step_id = '{Z}'",
+    "an event in the backlog is stored": "INSERT INTO backlog VALUES (7, 'go')",
     "a part belongs to a stream that is not gone, and is not beyond its end": (
         "INSERT INTO stream_parts VALUES ('nobody', 1, x'5b5d')"
     ),

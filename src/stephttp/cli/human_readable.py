@@ -56,7 +56,8 @@ def run(detail: dict[str, Any]) -> None:
     if detail["error"]:
         _line("error", _error(detail["error"]))
     elif detail["last_error"]:
-        _line("last error", detail["last_error"])
+        why = "cancelled" if detail["state"] == "cancelled" else "last error"
+        _line(why, detail["last_error"])
     for warning in detail.get("warnings") or ():
         _line("warning", warning["message"])
     if detail["step_list"]:

@@ -5,25 +5,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from stephttp.engine.live.tasks import cancelled
-from stephttp.engine.logs import log_event
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.clock import Clock
 from stephttp.engine.model.inputs import Moment
-from stephttp.engine.store.store import Store, StoreClosedError
+from stephttp.engine.store.store import Store
+from stephttp.engine.woken_task import WokenTask
 from stephttp.engine.work import deliveries
 
-log = logging.getLogger(__name__)
 
-_PAUSE = 1.0  # seconds of rest after the store failed
-
-
-class Deliverer:
+class Deliverer(WokenTask):
     """A task that works on deliveries and catch-ups, one at a time, while there are some.
 
     Args:
@@ -40,52 +33,16 @@ class Deliverer:
         moment: Callable[[], Moment],
         follow: Callable[[Iterable[Change]], None],
     ) -> None:
+        super().__init__("delivery", self._deliver, clock)
         self._store = store
-        self._clock = clock
         self._moment = moment
         self._follow = follow
-        self._wanted = asyncio.Event()
-        self._rested = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Start, with what the last life of the engine has left."""
-        self.wake()
-        self._task = asyncio.create_task(self._run(), name="stephttp-deliverer")
+    async def _deliver(self) -> None:
+        while (task := await self._store.browse(deliveries.next_task)) is not None:
+            await self._do(task)
 
-    async def stop(self) -> None:
-        """Stop; the rest is done after the next start."""
-        task, self._task = self._task, None
-        await cancelled(task)
-
-    def wake(self) -> None:
-        """Look for work; call it after the transaction that has left some."""
-        self._rested.clear()
-        self._wanted.set()
-
-    async def idle(self) -> None:
-        """Return once nothing is left to be done."""
-        await self._rested.wait()
-
-    async def _run(self) -> None:
-        while True:
-            await self._wanted.wait()
-            self._wanted.clear()
-            try:
-                while (task := await self._store.browse(deliveries.next_task)) is not None:
-                    await self._work(task)
-            except StoreClosedError:
-                return
-            except Exception as error:
-                log_event(
-                    log, logging.ERROR, "delivery.failed", "trying again later", error=str(error)
-                )
-                await self._clock.wait_for(_PAUSE)
-                self._wanted.set()
-            if not self._wanted.is_set():
-                self._rested.set()
-
-    async def _work(self, task: deliveries.Task) -> None:
+    async def _do(self, task: deliveries.Task) -> None:
         while not task.done:
             await self._store.browse(partial(deliveries.look, task=task))
             while task.found:

@@ -14,6 +14,7 @@ from stephttp._wire.stored_state import CallId
 from stephttp.engine.bulk import BulkActions
 from stephttp.engine.deliverer import Deliverer
 from stephttp.engine.executor import Executor
+from stephttp.engine.functions.backlog_starter import BacklogStarter
 from stephttp.engine.functions.registry import Functions
 from stephttp.engine.live.changes import AfterCommit, Changes, Waiters
 from stephttp.engine.live.channels import Channels
@@ -109,6 +110,10 @@ class Engine:
         self.functions = Functions(
             self.store, self.moment, self.after, self.egress, self.executor.limits_changed
         )
+        self._backlog = BacklogStarter(
+            self.store, self.functions, self.clock, self.moment, self._follow_started
+        )
+        self.after.announced = self._wake_for_events
         self.reader = Reader(self.store, self.clock)
         self._retention = Retention(self.store, self.clock, settings)
 
@@ -128,7 +133,8 @@ class Engine:
         await self.functions.load()
         await self.store.write(partial(leases.extend_all, now_ms=self.clock.now_ms()))
         for part in (
-            self.executor, self._deliverer, self._starter, self._retention, self.streams,
+            self.executor, self._deliverer, self._starter, self._backlog, self._retention,
+            self.streams,
         ):  # fmt: skip
             part.start()
 
@@ -136,8 +142,8 @@ class Engine:
         """Stop working, give up calls under way (they are repeated later), close the database."""
         self.drain()
         for part in (
-            self._retention, self.streams, self._starter, self._deliverer, self.executor,
-            self._spans,
+            self._retention, self.streams, self._backlog, self._starter, self._deliverer,
+            self.executor, self._spans,
         ):  # fmt: skip
             await part.stop()
         for resource in (self.caller, self._gateway, self.store):
@@ -155,10 +161,10 @@ class Engine:
 
     async def idle(self) -> None:
         """Return once nothing is due and no endpoint is being called. For tests."""
-        await self._starter.idle()
-        await self._deliverer.idle()
-        await self.executor.idle()
-        await self._deliverer.idle()
+        parts = (self._starter, self._deliverer, self._backlog, self.executor)
+        while not all(part.rests for part in parts):
+            for part in parts:
+                await part.idle()
 
     async def start_run(self, opening: FirstCheckpoint) -> None:
         """Store a first checkpoint, together with others that come at the same time.
@@ -220,8 +226,8 @@ class Engine:
 
     async def receive(self, received: Sequence[EventArrival]) -> None:
         """Store events, end the waits that they end, and start the functions that they start."""
-        started = await self.functions.started_by(received)
-        unit = partial(events.receive, received=received, functions=started)
+        planned = await self.functions.started_by(received)
+        unit = partial(events.receive, received=received, planned=planned)
         await self._write(unit, self._follow_events)
 
     async def signal(self, name: str, data: bytes) -> str:
@@ -307,6 +313,8 @@ class Engine:
         self.after.follow_all(stored.changes)
         if stored.left:
             self._deliverer.wake()
+        if stored.backlog:
+            self._backlog.wake()
         if stored.held_ms is not None:
             self._starter.expect(stored.held_ms)
 
@@ -314,6 +322,10 @@ class Engine:
         self.after.follow_all(started.changes)
         if started.held_ms is not None:
             self._starter.expect(started.held_ms)
+
+    def _wake_for_events(self) -> None:
+        self._deliverer.wake()
+        self._backlog.wake()
 
     async def _change(self, unit: Callable[..., Change]) -> Change:
         return await self._write(unit, self.after.follow)

@@ -123,7 +123,12 @@ class Executor:
 
     async def idle(self) -> None:
         """Return once nothing is due and no endpoint is being called."""
-        await self._until(lambda: not (self._looking or self.busy or self._alarm.due_now))
+        await self._until(lambda: self.rests)
+
+    @property
+    def rests(self) -> bool:
+        """Say whether nothing is due and no endpoint is being called."""
+        return not (self._looking or self.busy or self._alarm.due_now)
 
     async def looked(self) -> None:
         """Return once all that can be taken up now is under way."""

@@ -60,9 +60,14 @@ class Starter:
         """Note when held events are due; call it after the transaction that has stored them."""
         self._alarm.set(due_ms)
 
+    @property
+    def rests(self) -> bool:
+        """Say whether nothing is due."""
+        return not (self._looking or self._alarm.due_now)
+
     async def idle(self) -> None:
         """Return once nothing is due."""
-        while self._looking or self._alarm.due_now:
+        while not self.rests:
             self._moved.clear()
             await self._moved.wait()
 

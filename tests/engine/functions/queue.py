@@ -60,6 +60,7 @@ class Queue:
             return executor.under_way["reentry"] == len(self.open)
 
         while True:
+            await self._w.engine._backlog.idle()
             await until(all_arrived)
             await executor.looked()
             if all_arrived():

@@ -139,7 +139,7 @@ def test_what_cannot_be_read_is_refused_by_its_field(said: bytes, complaint: str
     [
         (config("f", {"cron": "* * * * *"}), "triggers[0].cron: "),
         (config("f", "go", {"cron": "* * * * *"}), "triggers[1].cron: "),
-        (config("f", "inngest/function.failed"), "triggers[0].event: "),
+        (config("f", "inngest/scheduled.timer"), "triggers[0].event: "),
         (config("f", "go", later=[{"limit": 1}]), "later: "),
         (with_step(runtime={"type": "ws", "url": "ws://x"}), "steps.step.runtime.type: 'ws'"),
         (config("f", "go", concurrency=[], cancel=None, priority={"run": "1"}), None),

@@ -94,8 +94,6 @@ async def test_functions_are_listed() -> None:
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("cancel", [{"event": "stop"}]),
-        ("timeouts", {"start": "1s"}),
         ("somethingNew", True),
     ],
 )

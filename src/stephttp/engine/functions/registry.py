@@ -10,7 +10,12 @@ from functools import partial
 from stephttp.engine.live.changes import AfterCommit
 from stephttp.engine.logs import log_event
 from stephttp.engine.model.function import Function, Registration
-from stephttp.engine.model.function_start import Start, StartingEvent
+from stephttp.engine.model.function_start import (
+    NO_STARTS,
+    PlannedStarts,
+    Start,
+    StartingEvent,
+)
 from stephttp.engine.model.inputs import EventArrival, Moment
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.outbound.egress import Egress
@@ -20,6 +25,7 @@ from stephttp.engine.rules.functions.triggers import Triggers
 from stephttp.engine.store.function_rows import is_known, load_functions
 from stephttp.engine.store.store import Store
 from stephttp.engine.work import registered_functions
+from stephttp.engine.work.backlog import MOST_AT_ONCE
 from stephttp.engine.work.registered_functions import Registered
 from stephttp.engine.work.save import Started
 
@@ -118,15 +124,15 @@ class Functions:
         began = (one.began for one in started.changes)
         return next((new.run_id for new in began if new is not None), None)
 
-    async def started_by(self, received: Sequence[EventArrival]) -> dict[str, list[Start]]:
-        """Return what events start, by the ids of these.
+    async def started_by(self, received: Sequence[EventArrival]) -> PlannedStarts:
+        """Return what events start, as far as one transaction may start it.
 
         Conditions may take some time, for thousands of events more than others can wait. So they
         are evaluated in a thread, for one request after the other, before events are stored.
         """
         triggers = self.triggers
         if not triggers:
-            return {}
+            return NO_STARTS
         found = partial(_started_by, triggers, received, self._moment().now_ms)
         if not any(triggers.looks_into(event.name) for event in received):
             return found()
@@ -153,17 +159,22 @@ async def read_registration(body: bytes, sdk: str) -> Registration:
     return await asyncio.to_thread(registration.read, body, sdk)
 
 
-def _started_by(
-    triggers: Triggers, received: Sequence[EventArrival], now_ms: int
-) -> dict[str, list[Start]]:
-    started = {}
+def _started_by(triggers: Triggers, received: Sequence[EventArrival], now_ms: int) -> PlannedStarts:
+    started: dict[str, list[Start]] = {}
+    later: set[str] = set()
+    count = 0
     for event in received:
+        if count >= MOST_AT_ONCE:
+            if triggers.may_start(event.name):
+                later.add(event.event_id)
+            continue
         content = expressions.read_event(event.body) if triggers.looks_into(event.name) else None
         if functions := triggers.started_by(event.name, content, now_ms):
             first = StartingEvent(event.event_id, event.name, event.ts, event.body)
             starts = [planning.plan(function, first, content, now_ms) for function in functions]
             started[event.event_id] = starts
-    return started
+            count += len(starts)
+    return PlannedStarts(started, frozenset(later))
 
 
 def _log(said: Registration) -> None:

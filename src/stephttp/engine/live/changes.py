@@ -198,6 +198,8 @@ class AfterCommit:
         """Called if earlier events are still to be looked at for a wait."""
         self.held: Callable[[int], None] = lambda due_ms: None
         """Called with the time at which held events are due."""
+        self.announced: Callable[[], None] = lambda: None
+        """Called if functions may be started, or waits ended, by the end of a run."""
 
     def follow(self, change: Change) -> None:
         """Wake what waits for a change, and count it.
@@ -228,6 +230,8 @@ class AfterCommit:
             self.looks_back()
         if change.held_ms is not None:
             self.held(change.held_ms)
+        if change.announced:
+            self.announced()
         self.follow_all(change.others)
 
     def follow_all(self, changes: Iterable[Change]) -> None:

@@ -79,6 +79,8 @@ class Change(Value, frozen=True, gc=False):
         began: the run, if it is new.
         looks_back: a wait has more events before it than could be looked at at once.
         held_ms: when events are due that are held for functions which this one has invoked.
+        announced: an event about the end of the run was stored, which may start functions and end
+            waits.
     """
 
     run: Run
@@ -98,3 +100,4 @@ class Change(Value, frozen=True, gc=False):
     began: NewRun | None = None
     looks_back: bool = False
     held_ms: int | None = None
+    announced: bool = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from stephttp.engine.model.function_options import NO_OPTIONS, FunctionOptions
 from stephttp.engine.model.gate import Gate
 from stephttp.engine.model.known_endpoint import Endpoint
@@ -49,3 +51,19 @@ class Start(Value, frozen=True, gc=False):
     priority: int = 0
     run_id: str = ""
     invoked_by: str | None = None
+
+
+class PlannedStarts(Value, frozen=True, gc=False):
+    """The functions that some events start.
+
+    Attributes:
+        starts: by the id of an event.
+        later: ids of events for which that is not decided yet, because those before them start
+            as many runs as may start at once.
+    """
+
+    starts: Mapping[str, Sequence[Start]] = {}
+    later: frozenset[str] = frozenset()
+
+
+NO_STARTS = PlannedStarts()

@@ -14,6 +14,14 @@ LEASE = "@lease"
 """The `step_id` of the timer that a sync-phase run has while a process holds a lease of it."""
 
 
+CANCEL_ON = "@cancel."
+"""The beginning of the `step_id` of a timer for an event that cancels the run; a number follows."""
+
+
+START_TIMEOUT, FINISH_TIMEOUT = "@start", "@finish"
+"""The `step_id` of the timers for the timeouts of a run."""
+
+
 class TimerKind(StrEnum):
     """Why something is due.
 
@@ -86,7 +94,8 @@ class Timer(Value, frozen=True, gc=False):
         lookback_ms: of a new wait for an event: it also sees those that arrived this long before;
             not stored.
         payload: of a `GATEWAY` timer, the request to make, as JSON; of a timer for a call of the
-            endpoint, what its earlier tries met (`rules.vain_calls`).
+            endpoint, what its earlier tries met (`rules.vain_calls`); of a `FINISH` timer of a run
+            that was not called yet, how many milliseconds after that call it is due.
     """
 
     step_id: str

@@ -140,7 +140,7 @@ FROM events"""
 
 _ROWS = f"""{_SELECT}
 WHERE seq IN (SELECT value FROM json_each(:seqs))
-      AND received_ms >= coalesce(:after_ms, received_ms)
+      AND NOT internal AND received_ms >= coalesce(:after_ms, received_ms)
       AND received_ms < coalesce(:before_ms, received_ms + 1)"""
 
 _RUNS = """

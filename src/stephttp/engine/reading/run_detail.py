@@ -17,7 +17,7 @@ from stephttp._wire.cut_entries import read_entry
 from stephttp._wire.ids import CAPSULE, CUT_NAME, is_own
 from stephttp.engine.model.run import RunStatus
 from stephttp.engine.reading.run_list import load_row
-from stephttp.engine.reading.run_rows import OpenWait, RunRow
+from stephttp.engine.reading.run_rows import OpenWait, RunRow, load_limits
 from stephttp.engine.reading.step_detail import StepDetail, output_of, step_detail
 from stephttp.engine.reading.waterfall import WaterfallSpan, waterfall
 from stephttp.engine.rules.results import render
@@ -116,6 +116,7 @@ class RunDetail:
             has what that returned, or the error with which it failed.
         event_name: the name of that event.
         function: the name of the function.
+        limits: what may cancel it: events (kind `cancel`), and timeouts (`start`, `finish`).
     """
 
     row: RunRow
@@ -136,6 +137,7 @@ class RunDetail:
     started_by: bytes | None
     event_name: str
     function: str | None
+    limits: tuple[OpenWait, ...]
 
     @property
     def waiting_for(self) -> tuple[OpenWait, ...]:
@@ -187,6 +189,7 @@ def run_detail(connection: sqlite3.Connection, run_id: str, now_ms: int) -> RunD
         started_by=_started_by(found["events"]),
         event_name=found["event_name"],
         function=found["function"],
+        limits=load_limits(connection, run_id),
     )
 
 

@@ -118,7 +118,8 @@ def load_waits(connection: sqlite3.Connection, run_ids: Iterable[str]) -> dict[s
         SELECT timers.run_id, kind, timers.step_id, coalesce(userland_id, name), key, condition,
                due_ms, CASE WHEN {NOT_IN_LANE} THEN NULL ELSE aside END
         FROM timers LEFT JOIN steps USING (run_id, step_id)
-        WHERE timers.run_id IN (SELECT value FROM json_each(?)) AND kind NOT IN ('lease', 'orphan')
+        WHERE timers.run_id IN (SELECT value FROM json_each(?))
+              AND kind NOT IN ('lease', 'orphan', 'cancel', 'start', 'finish')
         ORDER BY due_ms""",
         (msgspec.json.encode(list(run_ids)).decode(),),
     )
@@ -127,6 +128,18 @@ def load_waits(connection: sqlite3.Connection, run_ids: Iterable[str]) -> dict[s
         own = step_id == RESUME
         waits[run_id].append(OpenWait(TimerKind(kind), None if own else step_id, *others))
     return waits
+
+
+def load_limits(connection: sqlite3.Connection, run_id: str) -> tuple[OpenWait, ...]:
+    """Return what may cancel a run of a function: events, in their order, and timeouts."""
+    rows = connection.execute(
+        """
+        SELECT kind, step_id, NULL, key, condition, due_ms FROM timers
+        WHERE run_id = ? AND (kind IN ('cancel', 'start') OR (kind = 'finish' AND payload IS NULL))
+        ORDER BY step_id""",
+        (run_id,),
+    )
+    return tuple(OpenWait(TimerKind(kind), *others) for kind, *others in rows)
 
 
 def with_waits(connection: sqlite3.Connection, rows: Sequence[RunRow]) -> tuple[RunRow, ...]:

@@ -72,11 +72,15 @@ def _ended(run: Run, status: RunStatus, at: Moment) -> Change:
     return Change(replace(run, status=status, ended_ms=at.now_ms), ended=True)
 
 
-def cancelled(snapshot: Snapshot, at: Moment) -> Change:
-    """End a run as cancelled; one that has ended stays as it is."""
+def cancelled(snapshot: Snapshot, at: Moment, reason: str | None = None) -> Change:
+    """End a run as cancelled; one that has ended stays as it is.
+
+    Args:
+        reason: why, if no person asked for it.
+    """
     if snapshot.run.status.ended:
         return Change(snapshot.run)
-    return _ended(snapshot.run, RunStatus.CANCELLED, at)
+    return _ended(replace(snapshot.run, last_error=reason), RunStatus.CANCELLED, at)
 
 
 def overdue(snapshot: Snapshot, at: Moment) -> Change:

@@ -15,6 +15,7 @@ from stephttp.engine.model.function import App, Function, Registration, Trigger
 from stephttp.engine.model.function_options import FunctionOptions
 from stephttp.engine.model.known_endpoint import Endpoint
 from stephttp.engine.model.timer import RESUME, Timer
+from stephttp.engine.rules.functions.run_events import names_of
 from stephttp.engine.store import gate_rows
 from stephttp.engine.store.sql import QUERIES
 
@@ -55,6 +56,17 @@ def save(connection: sqlite3.Connection, registration: Registration, now_ms: int
         connection.execute(QUERIES["save_function_endpoint"], row)
         connection.execute(QUERIES["move_function_runs"], row)
         gate_rows.change(connection, function)
+        _save_listeners(connection, function)
+
+
+def _save_listeners(connection: sqlite3.Connection, function: Function) -> None:
+    """Note which ends of runs may start a function."""
+    fn_id = function.endpoint.fn_id
+    connection.execute(QUERIES["forget_listeners"], (fn_id,))
+    if function.endpoint.refused is None:
+        names = {name for trigger in function.triggers for name in names_of(trigger)}
+        rows = [(name, fn_id) for name in sorted(names)]
+        connection.executemany(QUERIES["add_listener"], rows)
 
 
 def remove(connection: sqlite3.Connection, url: str) -> bool:

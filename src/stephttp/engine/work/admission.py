@@ -149,6 +149,7 @@ class _Admission:
         first = replace(
             start,
             event=candidate.events[0],
+            options=options,
             run_id=start.run_id or self._next_id(),
             invoked_by=invokers[0] if invokers else None,
         )

@@ -1,5 +1,5 @@
-"""Takes up the work that is due: calls of endpoints, and HTTP requests of steps; deadlines of
-runs.
+"""Takes up the work that is due: calls of endpoints, and HTTP requests of steps; deadlines and
+timeouts of runs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from stephttp.engine.rules.endings import overdue
 from stephttp.engine.rules.transitions import fell_due
 from stephttp.engine.store import memos, runs
 from stephttp.engine.store.sql import QUERIES
-from stephttp.engine.work import save
+from stephttp.engine.work import run_timeouts, save
 from stephttp.engine.work.lanes import LaneWalk
 
 _CALLS = TARGETED | {TimerKind.RESUME}
@@ -48,7 +48,7 @@ class DueWork:
     """Due work that was taken up.
 
     Attributes:
-        ended: changes of runs whose deadline has passed.
+        ended: changes of runs whose time has passed.
         next_due_ms: when to claim again; `None` if nothing is open.
         late: the kinds of the timers that led to it, and how many milliseconds after their time.
     """
@@ -69,7 +69,7 @@ def claim(
     room: Room,
     since_ms: int,
 ) -> DueWork:
-    """Take up due work, the longest overdue first, and end runs whose deadline has passed.
+    """Take up due work, the longest overdue first, and end runs whose time has passed.
 
     Args:
         busy: what is being worked on already; it is left out.
@@ -80,6 +80,8 @@ def claim(
             way from the last life of the engine, so it does not carry state.
     """
     ended = _end_overdue(connection, at)
+    late_runs, more_late = run_timeouts.end_late(connection, at)
+    ended += late_runs
     due_calls, more_calls = _pick(connection, "calls", at.now_ms, busy, slots, room)
     calls = []
     for (run_id, step_id), kind, due_ms, gates in due_calls:
@@ -89,13 +91,16 @@ def claim(
             again = kind == TimerKind.ORPHAN or (kind in _CALLS and due_ms < since_ms)
             call = replace(call, reads_state=False) if again else call
             calls.append(replace(call, gates=gates) if gates else call)
+    functions = [call.run_id for call in calls if call.function is not None]
+    run_timeouts.begin(connection, functions, at)
     calls = memos.attach(connection, calls)
     due_requests, more_requests = _pick(
         connection, "http_steps", at.now_ms, busy, gateway_slots, room
     )
     fetches = [runs.load_gateway_request(connection, *one.key) for one in due_requests]
     late = [(one.kind, at.now_ms - one.due_ms) for one in (*due_calls, *due_requests)]
-    next_due_ms = at.now_ms if more_calls or more_requests else _next_due_ms(connection, at)
+    more = more_calls or more_requests or more_late
+    next_due_ms = at.now_ms if more else _next_due_ms(connection, at)
     return DueWork(calls, fetches, ended, next_due_ms, late)
 
 

@@ -2,32 +2,30 @@
 functions that events start.
 
 A signal, and an event with few waits, ends them in the transaction that stores it. An event starts
-its functions in it, too.
+its functions in it, too, unless that would be too many runs (`backlog`).
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
 from msgspec.structs import asdict
 
 from stephttp.engine.model.change import Change
-from stephttp.engine.model.function_start import Start
+from stephttp.engine.model.function_start import NO_STARTS, PlannedStarts, Start
 from stephttp.engine.model.inputs import EventArrival, Moment
 from stephttp.engine.model.refused import Refused
-from stephttp.engine.model.timer import TimerKind
+from stephttp.engine.model.timer import CANCEL_ON, TimerKind
 from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.store.sql import QUERIES
-from stephttp.engine.work import matching
+from stephttp.engine.work import backlog, matching
 from stephttp.engine.work.links import link
 from stephttp.engine.work.matching import StoredEvent, TriggerEvent, WaitKey
-from stephttp.engine.work.save import deliver, start
-
-_NOTHING: Mapping[str, Sequence[Start]] = {}
+from stephttp.engine.work.save import cancel, deliver, start
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +37,21 @@ class StoredEvents:
         changes: of runs.
         left: whether waits are left that are to be asked later; see `deliveries`.
         held_ms: when the first is due of the events that are held.
+        backlog: whether functions are left that are to be started later; see `backlog`.
     """
 
     count: int
     changes: list[Change]
     left: bool = False
     held_ms: int | None = None
+    backlog: bool = False
 
 
 def receive(
     connection: sqlite3.Connection,
     received: Sequence[EventArrival],
     at: Moment,
-    functions: Mapping[str, Sequence[Start]] = _NOTHING,
+    planned: PlannedStarts = NO_STARTS,
 ) -> StoredEvents:
     """Store events in their order, end the waits for them, and start functions.
 
@@ -59,13 +59,13 @@ def receive(
     another, ends no wait and starts nothing.
 
     Args:
-        functions: what events start, by the ids of these.
+        planned: what they start.
     """
     dedupe_from_ms = at.now_ms - round(at.settings.event_dedupe * 1000)
-    count, changes, room, left = 0, [], matching.MOST_AT_ONCE, False
+    count, changes, room, left, later = 0, [], matching.MOST_AT_ONCE, False, False
     started: list[Start] = []
     for event in received:
-        values = asdict(event) | {"dedupe_from_ms": dedupe_from_ms}
+        values = asdict(event) | {"dedupe_from_ms": dedupe_from_ms, "internal": False}
         row = connection.execute(QUERIES["insert_event"], values).fetchone()
         if row is None:
             continue
@@ -88,22 +88,36 @@ def receive(
                 if trigger.fits(run_id, condition, incoming, event.received_ms)
             ]
             changes += end_waits(connection, stored, ended, at)
-        started += functions.get(event.event_id, ())
+        starts = planned.starts.get(event.event_id, ())
+        if event.event_id in planned.later or (starts and backlog.has(connection, event.name)):
+            backlog.add(connection, seq, event.name)
+            later = True
+        else:
+            started += starts
     if not started:
-        return StoredEvents(count, changes, left)
+        return StoredEvents(count, changes, left, backlog=later)
     begun = start(connection, started, at)
-    return StoredEvents(count, changes + begun.changes, left, begun.held_ms)
+    return StoredEvents(count, changes + begun.changes, left, begun.held_ms, later)
 
 
 def end_waits(
     connection: sqlite3.Connection, event: StoredEvent, ended: Iterable[WaitKey], at: Moment
 ) -> list[Change]:
-    """End waits with an event that matches them."""
+    """End waits, or cancel runs, with an event that matches them."""
     memos: dict[str, dict[str, bytes]] = defaultdict(dict)
+    cancelled: set[str] = set()
     for run_id, step_id in ended:
         memos[run_id][step_id] = event.body
         link(connection, run_id, event.event_id, step_id, received=True)
-    return [deliver(connection, run_id, steps, at) for run_id, steps in memos.items()]
+        if step_id.startswith(CANCEL_ON):
+            cancelled.add(run_id)
+    reason = f"the event {event.name} has cancelled it"
+    return [
+        cancel(connection, run_id, at, reason)
+        if run_id in cancelled
+        else deliver(connection, run_id, steps, at)
+        for run_id, steps in memos.items()
+    ]
 
 
 def signal(connection: sqlite3.Connection, name: str, data: bytes, at: Moment) -> Change:

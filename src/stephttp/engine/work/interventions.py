@@ -9,11 +9,14 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
+from msgspec.structs import replace
+
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.rules import cut_waits, reruns
 from stephttp.engine.rules.functions import planning, starting
+from stephttp.engine.rules.functions.run_timers import run_timers
 from stephttp.engine.rules.reruns import AS_IT_WAS, Edit
 from stephttp.engine.store import function_rows, gate_rows, runs
 from stephttp.engine.work import save
@@ -34,9 +37,11 @@ def rerun(
     start = None
     if new.events is not None:
         function = function_rows.load_function(connection, change.run.fn_id)
-        if function is not None:  # It may have moved since, or got other limits.
+        if function is not None:  # It may have moved since, or got other options.
             new = reruns.moved(new, function.endpoint)
             start = planning.plan(function, *starting.first_event(new), at.now_ms)
+            limits = run_timers(function.options, start.event.body, at)
+            change = replace(change, timers=(*change.timers, *limits))
     runs.insert(connection, new, change)
     if start is not None:
         gate_rows.add(connection, new.run_id, start, at.now_ms)

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from stephttp.engine.model.inputs import Moment
-from stephttp.engine.model.timer import Timer
+from stephttp.engine.model.timer import Timer, TimerKind
 from stephttp.engine.rules.conditions import equalities, expressions
 from stephttp.engine.store import run_triggers
 from stephttp.engine.store.sql import QUERIES
@@ -28,6 +28,9 @@ _MOST_KEYS = 32
 
 WaitKey = tuple[str, str]
 """Run id and step id."""
+
+_ENDED_BY_EVENTS = (TimerKind.EVENT, TimerKind.CANCEL)
+"""Kinds of timers that events find: waits, and what cancels a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +49,17 @@ class Group:
     """Waits that an event may end, because they want the same values of it.
 
     Attributes:
+        kind: of their timers.
         keys, values: what they want; `None`: they want nothing that can be looked up.
     """
 
-    keys: str | None
-    values: str | None
+    kind: TimerKind
+    keys: str | None = None
+    values: str | None = None
+
+
+_UNKNOWN = tuple(map(Group, _ENDED_BY_EVENTS))
+"""The groups of waits that want nothing that can be looked up."""
 
 
 class TriggerEvent:
@@ -79,7 +88,7 @@ def groups(connection: sqlite3.Connection, event: StoredEvent, incoming: Any) ->
     Args:
         incoming: the event, decoded.
     """
-    return [Group(None, None), *_looked_up(connection, event.name, incoming, limit=-1)]
+    return [*_UNKNOWN, *_looked_up(connection, event.name, incoming, limit=-1)]
 
 
 def waits(
@@ -97,6 +106,7 @@ def waits(
     """
     values = {
         "name": event.name,
+        "kind": group.kind,
         "keys": group.keys,
         "values": group.values,
         "received_ms": event.received_ms,
@@ -118,7 +128,7 @@ def few_waits(
     if len(looked_up) > _MOST_KEYS:
         return None
     found: list[tuple[str, str, str | None]] = []
-    for group in (Group(None, None), *looked_up):
+    for group in (*_UNKNOWN, *looked_up):
         found += waits(connection, event, group, limit=room + 1 - len(found))
         if len(found) > room:
             return None
@@ -197,8 +207,9 @@ def since_ms(began_ms: int, timer: Timer, at: Moment) -> int:
 def _looked_up(
     connection: sqlite3.Connection, name: str, incoming: Any, limit: int
 ) -> Iterator[Group]:
-    values = {"name": name, "limit": limit}
-    for (keys,) in connection.execute(QUERIES["match_keys"], values).fetchall():
-        found = equalities.values_at(keys, incoming)
-        if found is not None:
-            yield Group(keys, found)
+    for kind in _ENDED_BY_EVENTS:
+        values = {"name": name, "kind": kind, "limit": limit}
+        for (keys,) in connection.execute(QUERIES["match_keys"], values).fetchall():
+            found = equalities.values_at(keys, incoming)
+            if found is not None:
+                yield Group(kind, keys, found)

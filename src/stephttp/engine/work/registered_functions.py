@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
 from stephttp.engine.model.function import Function, Registration
-from stephttp.engine.model.function_start import StartingEvent
+from stephttp.engine.model.function_start import PlannedStarts, Start, StartingEvent
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.rules.functions import planning
 from stephttp.engine.store import function_rows
-from stephttp.engine.work import save
+from stephttp.engine.work import backlog, save
+from stephttp.engine.work.backlog import BacklogEvent
 from stephttp.engine.work.save import Started
 
 _SHOWN = 200
@@ -58,6 +60,21 @@ def set_paused(
     if modified:
         function_rows.set_paused(connection, function.endpoint.fn_id, paused=paused)
     return Registered(modified, function_rows.load_functions(connection) if modified else [])
+
+
+def start_portion(
+    connection: sqlite3.Connection,
+    portion: Sequence[BacklogEvent],
+    planned: PlannedStarts,
+    at: Moment,
+) -> Started:
+    """Start the functions of a portion of the backlog, but for those that are not planned yet."""
+    starts: list[Start] = []
+    for one in portion:
+        if one.event.event_id not in planned.later:
+            backlog.remove(connection, one)
+            starts += planned.starts.get(one.event.event_id, ())
+    return save.start(connection, starts, at)
 
 
 def invoke(connection: sqlite3.Connection, name: str, event: StartingEvent, at: Moment) -> Started:

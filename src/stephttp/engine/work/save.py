@@ -20,7 +20,7 @@ from stephttp.engine.model.change import Change
 from stephttp.engine.model.function_start import Start
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.refused import Refused
-from stephttp.engine.model.run import NewRun, Run
+from stephttp.engine.model.run import NewRun, Run, RunStatus
 from stephttp.engine.model.timer import Timer, TimerKind
 from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.rules.endings import cancelled
@@ -29,7 +29,7 @@ from stephttp.engine.rules.transitions import arrived
 from stephttp.engine.rules.waiting_ops import invoked_result, not_started
 from stephttp.engine.store import function_rows, run_triggers, runs
 from stephttp.engine.store.sql import QUERIES
-from stephttp.engine.work import admission, keys, matching
+from stephttp.engine.work import admission, announcements, keys, matching
 from stephttp.engine.work.admission import Admitted
 from stephttp.engine.work.links import link
 
@@ -65,6 +65,8 @@ def save(
         The change, with those of other runs in `others`.
     """
     runs.save(connection, change, before, at.now_ms)
+    if change.ended and before.status is RunStatus.ASYNC:  # as all runs of functions are
+        change = replace(change, announced=announcements.announce(connection, change.run, at))
     return _follow(connection, change, ops, at, change.run.began_ms)
 
 
@@ -78,14 +80,19 @@ def begun(
     return change
 
 
-def cancel(connection: sqlite3.Connection, run_id: str, at: Moment) -> Change:
+def cancel(
+    connection: sqlite3.Connection, run_id: str, at: Moment, reason: str | None = None
+) -> Change:
     """End a run as cancelled. One that has ended stays as it is.
+
+    Args:
+        reason: why, if no person asked for it.
 
     Raises:
         Refused: there is no such run.
     """
     snapshot = runs.load(connection, run_id)
-    return save(connection, cancelled(snapshot, at), snapshot.run, (), at)
+    return save(connection, cancelled(snapshot, at, reason), snapshot.run, (), at)
 
 
 def start(connection: sqlite3.Connection, starts: Sequence[Start], at: Moment) -> Started:
@@ -148,6 +155,8 @@ def _follow(
                 change = replace(change, looks_back=True)
             else:
                 others += found
+        elif timer.kind is TimerKind.CANCEL:
+            matching.open_wait(connection, change.run.run_id, timer)
     return replace(change, others=tuple(others)) if others else change
 
 

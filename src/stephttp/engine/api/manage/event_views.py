@@ -25,7 +25,7 @@ class EventItem(AnswerBody):
 
 class RunLink(AnswerBody):
     """A run of which a step has waited for the event (`received`), or has sent it. Without a step:
-    the event started it."""
+    the event started it; with a step that begins with `@cancel.`: the event cancelled it."""
 
     run_id: RunId
     status: Status

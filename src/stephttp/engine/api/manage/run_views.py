@@ -152,7 +152,7 @@ class Invoker(AnswerBody):
 class RunInFull(RunItem):
     """A run in full. `spans` are in the order in which they began, for a waterfall. `user_spans`
     are those of OpenTelemetry that the code in it made. `started_by` is the event that started it,
-    if it is a run of a function."""
+    if it is a run of a function, and `limits` are the events and times that may cancel it."""
 
     app_id: Uuid
     function_id: Uuid
@@ -169,6 +169,7 @@ class RunInFull(RunItem):
     invoked_by: Invoker | None
     reruns: tuple[RunId, ...]
     started_by: dict[str, Any] | None
+    limits: list[WaitItem]
 
 
 def run_item(row: RunRow) -> RunItem:
@@ -195,6 +196,7 @@ def run_in_full(run: RunDetail) -> RunInFull:
         invoked_by=Invoker(*run.invoked_by) if run.invoked_by else None,
         reruns=run.reruns,
         started_by=None if run.started_by is None else msgspec.json.decode(run.started_by),
+        limits=[wait_item(limit) for limit in run.limits],
     )
 
 

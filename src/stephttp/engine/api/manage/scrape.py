@@ -140,7 +140,7 @@ def _stored(
         due[kind] += 1
         oldest_ms = min(oldest_ms, due_ms)
     waits: list[tuple[str, int]] = connection.execute(QUERIES["wait_counts"]).fetchall()
-    undelivered, catching_up = connection.execute(QUERIES["undelivered"]).fetchone()
+    undelivered, catching_up, backlog = connection.execute(QUERIES["undelivered"]).fetchone()
     page_size = number("page_size")
     return [
         _gauge(
@@ -172,6 +172,10 @@ def _stored(
         _gauge(
             "waits_looking_back", "Waits that look through many earlier events, or will.", (),
             [((), catching_up)],
+        ),
+        _gauge(
+            "backlog_events", "Events whose functions are being started, or will be.", (),
+            [((), backlog)],
         ),
         _gauge(
             "database_size_bytes", "Size of the database, with what is not in its file yet.", (),

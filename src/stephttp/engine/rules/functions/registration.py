@@ -22,6 +22,7 @@ from stephttp.engine.model.known_endpoint import Endpoint
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.rules.functions.configuration import read_options
+from stephttp.engine.rules.functions.run_events import RESERVED, names_of
 
 _DEFAULT_RETRIES = 4
 _MOST_FUNCTIONS = 1000
@@ -31,11 +32,10 @@ _LONGEST = 1000
 _LONGEST_SDK = 100
 _SHOWN = 200
 """Characters of what an app says, in what is said of it."""
-_RESERVED = "inngest/"
 _SCHEMES = ("http", "https")
 _CAN_DO = frozenset(
     {"id", "name", "triggers", "steps", "checkpoint", "concurrency", "throttle", "priority"}
-    | {"idempotency", "rateLimit", "debounce", "batchEvents", "singleton"}
+    | {"idempotency", "rateLimit", "debounce", "batchEvents", "singleton", "cancel", "timeouts"}
 )
 """Options that are fulfilled."""
 
@@ -176,8 +176,8 @@ def _triggers(config: _Config, field: str) -> tuple[list[Trigger], str | None]:
             raise Refused(f"{where}.event: must name an event")
         elif len(one.event) > _LONGEST:
             raise Refused(f"{where}.event: must have at most {_LONGEST} characters")
-        elif one.event.startswith(_RESERVED):
-            refused = f"triggers[{number}].event: {one.event!r} is not sent by this engine yet"
+        elif one.event.startswith(RESERVED) and not names_of(Trigger(one.event)):
+            refused = f"triggers[{number}].event: {one.event!r} is not sent by this engine"
         else:
             if one.expression:
                 expressions.check(one.expression, f"{where}.expression", expressions.CANCEL_NAMES)

@@ -16,6 +16,7 @@ from stephttp.engine.model.known_endpoint import Endpoint
 from stephttp.engine.model.run import NewRun, Run, RunStatus
 from stephttp.engine.model.timer import RESUME, Timer, TimerKind
 from stephttp.engine.model.tokens import new_job_id, new_ulid
+from stephttp.engine.rules.functions.run_timers import run_timers
 
 INVOKED = "inngest/function.invoked"
 """The name of the event with which one run starts another."""
@@ -60,7 +61,8 @@ def begin(start: Start, at: Moment, events: Sequence[StartingEvent] = ()) -> tup
         invoked_by=start.invoked_by,
         fn_id=function.fn_id,
     )
-    return new, Change(run, timers=(Timer(RESUME, TimerKind.RESUME, at.now_ms),))
+    timers = run_timers(start.options, event.body, at)
+    return new, Change(run, timers=(Timer(RESUME, TimerKind.RESUME, at.now_ms), *timers))
 
 
 def first_event(new: NewRun) -> tuple[StartingEvent, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from stephttp.engine.model.function import Function
 from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.rules.functions import planning
+from stephttp.engine.rules.functions.run_events import RESERVED
 
 ANY = "*"
 
@@ -62,6 +63,16 @@ class Triggers:
                 started[function.endpoint.fn_id] = function
         return list(started.values())
 
+    def may_start(self, name: str) -> bool:
+        """Say whether events of this name start anything, if they fulfil a condition."""
+        return bool(self._candidates(name))
+
     def _candidates(self, name: str) -> list[tuple[Function, str | None]]:
-        begun = [(one, if_) for begin, one, if_ in self._beginning if name.startswith(begin)]
+        # What the engine itself sends is not meant by a pattern such as `*`.
+        least = RESERVED if name.startswith(RESERVED) else ""
+        begun = [
+            (one, if_)
+            for begin, one, if_ in self._beginning
+            if name.startswith(begin) and begin.startswith(least)
+        ]
         return [*self._named.get(name, ()), *begun]

@@ -1,9 +1,11 @@
 -- The rules of schema.sql, each as a query for what breaks it: where (a run, with a step), and
 -- what was found there. `stephttp check-db` runs them, and so does the tests' harness.
 
--- name: an async run has at least one timer
+-- name: an async run has at least one timer that is not of the run as a whole
 SELECT run_id, status FROM runs
-WHERE status = 'async' AND NOT EXISTS (SELECT 1 FROM timers WHERE timers.run_id = runs.run_id)
+WHERE status = 'async' AND NOT EXISTS (SELECT 1 FROM timers
+                                       WHERE timers.run_id = runs.run_id
+                                             AND kind NOT IN ('cancel', 'start', 'finish'))
 
 -- name: only async runs have timers, but for the lease of a sync one
 SELECT timers.run_id || ' ' || step_id, coalesce(runs.status, 'no such run')
@@ -37,7 +39,7 @@ WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = spans.run_id)
 SELECT timers.run_id || ' ' || timers.step_id,
        timers.kind || CASE WHEN steps.step_id IS NULL THEN ': no such step' ELSE ': memo' END
 FROM timers LEFT JOIN steps USING (run_id, step_id)
-WHERE timers.step_id NOT IN ('', '@lease')
+WHERE timers.step_id NOT IN ('', '@lease') AND timers.kind NOT IN ('cancel', 'start', 'finish')
       AND (steps.step_id IS NULL OR (steps.memo IS NULL) = (timers.kind = 'wake'))
 
 -- name: a run has an end exactly if it has ended
@@ -56,8 +58,14 @@ SELECT deliveries.seq, deliveries.name FROM deliveries
 WHERE NOT EXISTS (SELECT 1 FROM events
                   WHERE events.seq = deliveries.seq AND events.name = deliveries.name)
 
--- name: a wait for an event knows which events were there before
-SELECT run_id || ' ' || step_id, key FROM timers WHERE kind = 'event' AND after_event IS NULL
+-- name: what an event ends knows which events were there before
+SELECT run_id || ' ' || step_id, key FROM timers
+WHERE kind IN ('event', 'cancel') AND after_event IS NULL
+
+-- name: an event in the backlog is stored
+SELECT backlog.seq, backlog.name FROM backlog
+WHERE NOT EXISTS (SELECT 1 FROM events
+                  WHERE events.seq = backlog.seq AND events.name = backlog.name)
 
 -- name: links belong to a run
 SELECT run_id || ' ' || event_id, 'no such run' FROM links

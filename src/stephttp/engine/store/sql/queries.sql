@@ -152,7 +152,7 @@ ON CONFLICT (run_id, kind, step_id) DO NOTHING
 -- name: timers_of_run
 SELECT step_id, kind, due_ms, key, condition, match_keys, match_values, job_id, attempt, unreached,
        payload
-FROM timers WHERE run_id = ?
+FROM timers WHERE run_id = ? AND kind NOT IN ('cancel', 'start', 'finish')
 
 -- name: upsert_timer
 INSERT INTO timers (run_id, step_id, kind, due_ms, key, condition, match_keys, match_values, job_id,
@@ -175,7 +175,33 @@ DELETE FROM timers WHERE run_id = ?
 -- name: due_calls
 SELECT timers.run_id, step_id, kind, due_ms, domain, turns.turn_ms
 FROM timers JOIN runs USING (run_id) LEFT JOIN turns USING (run_id)
-WHERE kind != 'gateway' AND aside IS NULL AND due_ms <= ? ORDER BY due_ms
+WHERE kind != 'gateway' AND aside IS NULL AND due_ms <= ?
+      AND kind NOT IN ('cancel', 'start', 'finish')
+ORDER BY due_ms
+
+-- name: due_of_runs
+SELECT run_id, step_id, kind FROM timers
+WHERE kind IN ('cancel', 'start', 'finish') AND due_ms <= ? ORDER BY due_ms LIMIT ?
+
+-- name: postpone_cancel
+UPDATE timers SET due_ms = :now_ms + :pause_ms
+WHERE run_id = :run_id AND step_id = :step_id AND EXISTS (
+    SELECT 1 FROM deliveries JOIN events USING (seq)
+    WHERE deliveries.name = timers.key AND seq > timers.after_event
+          AND received_ms < timers.due_ms)
+
+-- name: postpone_finish
+UPDATE timers SET due_ms = :now_ms + :longest_ms
+WHERE run_id = :run_id AND step_id = :step_id AND payload IS NOT NULL
+
+-- name: first_calls
+DELETE FROM timers
+WHERE step_id = '@start' AND run_id IN (SELECT value FROM json_each(?))
+
+-- name: begin_finish
+UPDATE timers SET due_ms = :now_ms + CAST(CAST(payload AS TEXT) AS INTEGER), payload = NULL
+WHERE step_id = '@finish' AND payload IS NOT NULL
+      AND run_id IN (SELECT value FROM json_each(:run_ids))
 
 -- name: calls_due_before
 SELECT run_id, step_id, kind FROM timers
@@ -410,7 +436,8 @@ DELETE FROM events WHERE seq IN (
     SELECT seq FROM (SELECT seq, received_ms FROM events ORDER BY seq LIMIT :limit)
     WHERE received_ms < :before_ms
           -- The last one stays, so that no number is given twice: waits refer to numbers.
-          AND seq < (SELECT max(seq) FROM events) AND seq NOT IN (SELECT seq FROM deliveries))
+          AND seq < (SELECT max(seq) FROM events)
+          AND seq NOT IN (SELECT seq FROM deliveries) AND seq NOT IN (SELECT seq FROM backlog))
 
 -- name: purge_cancellations
 DELETE FROM cancellations WHERE started_before_ms < ?
@@ -465,24 +492,24 @@ WHERE run_id = ? AND step_id = ? AND after_event IS NULL
 -- Steps from one to the next by the index, however many waits share them.
 WITH RECURSIVE found (keys) AS (
     SELECT min(match_keys) FROM timers
-    WHERE key = :name AND kind = 'event' AND match_keys > ''
+    WHERE key = :name AND kind = :kind AND match_keys > ''
     UNION ALL
     SELECT (SELECT min(match_keys) FROM timers
-            WHERE key = :name AND kind = 'event' AND match_keys > found.keys)
+            WHERE key = :name AND kind = :kind AND match_keys > found.keys)
     FROM found WHERE found.keys IS NOT NULL
 )
 SELECT keys FROM found WHERE keys IS NOT NULL LIMIT :limit
 
 -- name: event_waits
 SELECT run_id, step_id, condition FROM timers
-WHERE key = :name AND kind = 'event' AND match_keys IS :keys AND match_values IS :values
+WHERE key = :name AND kind = :kind AND match_keys IS :keys AND match_values IS :values
       AND (run_id, step_id) > (:run_id, :step_id) AND due_ms > :received_ms
       AND (after_event < :seq OR after_event IS NULL)
 ORDER BY run_id, step_id LIMIT :limit
 
 -- name: event_wait
 SELECT condition FROM timers
-WHERE run_id = :run_id AND step_id = :step_id AND kind = 'event' AND key = :name
+WHERE run_id = :run_id AND step_id = :step_id AND kind IN ('event', 'cancel') AND key = :name
       AND due_ms > :received_ms AND after_event < :seq
 
 -- name: add_delivery
@@ -525,7 +552,29 @@ WHERE run_id = :run_id AND kind = 'event' AND due_ms <= :now_ms AND (
                      AND received_ms < timers.due_ms))
 
 -- name: undelivered
-SELECT (SELECT count(*) FROM deliveries), (SELECT count(*) FROM catch_ups)
+SELECT (SELECT count(*) FROM deliveries), (SELECT count(*) FROM catch_ups),
+       (SELECT count(*) FROM backlog)
+
+-- name: is_awaited
+SELECT EXISTS (SELECT 1 FROM timers WHERE key = ?1 AND kind = 'event')
+    OR EXISTS (SELECT 1 FROM timers WHERE key = ?1 AND kind = 'cancel')
+
+-- name: add_to_backlog
+INSERT INTO backlog (seq, name) VALUES (?, ?)
+
+-- name: is_in_backlog
+SELECT EXISTS (SELECT 1 FROM backlog WHERE name = ?)
+
+-- name: backlog
+SELECT seq, event_id, events.name, dedupe, received_ms, ts, body
+FROM backlog JOIN events USING (seq) ORDER BY seq LIMIT ?
+
+-- name: remove_from_backlog
+DELETE FROM backlog WHERE seq = ?
+
+-- name: is_listened_to
+SELECT EXISTS (SELECT 1 FROM listeners JOIN functions USING (fn_id)
+               WHERE listeners.name = ? AND present)
 
 -- name: upsert_endpoint
 INSERT INTO endpoints (fn_id, app_id, slug, event_name, fn, domain, method, path, sdk, retries,
@@ -554,7 +603,7 @@ SELECT sdk FROM endpoints WHERE domain IN (:origin, :origin || '/') ORDER BY see
 SELECT fn_id, status, count(*) FROM runs WHERE ended_ms IS NULL GROUP BY fn_id, status
 
 -- name: wait_counts
-SELECT kind, count(*) FROM timers WHERE key IS NOT NULL GROUP BY kind
+SELECT kind, count(*) FROM timers WHERE key IS NOT NULL AND kind != 'cancel' GROUP BY kind
 
 -- name: endpoint
 SELECT endpoints.app_id, fn_id, slug, event_name, fn, domain, method, path, sdk, retries,
@@ -571,11 +620,11 @@ SELECT app_id, fn_id, slug, event_name, fn, domain, method, path, sdk, retries, 
 FROM endpoints WHERE (fn_id = :id OR slug = :id) AND (app_id = :app OR domain = :app) LIMIT 1
 
 -- name: insert_event
-INSERT INTO events (event_id, name, dedupe, repeated, received_ms, ts, body)
+INSERT INTO events (event_id, name, dedupe, repeated, received_ms, ts, internal, body)
 VALUES (:event_id, :name, :dedupe,
         :dedupe IS NOT NULL AND EXISTS (SELECT 1 FROM events WHERE dedupe = :dedupe
                                         AND received_ms > :dedupe_from_ms AND NOT repeated),
-        :received_ms, :ts, :body)
+        :received_ms, :ts, :internal, :body)
 ON CONFLICT (event_id) DO NOTHING
 RETURNING repeated, seq
 
@@ -604,7 +653,7 @@ SELECT event_id, received_ms, body FROM events WHERE event_id = ?
 -- name: event_list
 SELECT event_id, received_ms, body FROM events
 WHERE seq < coalesce((SELECT seq FROM events WHERE event_id = :cursor), 9223372036854775807)
-      AND (:name IS NULL OR name = :name)
+      AND (:name IS NULL OR name = :name) AND NOT internal
       AND received_ms > coalesce(:after_ms, -1)
       AND received_ms < coalesce(:before_ms, 9223372036854775807)
 ORDER BY seq DESC LIMIT :limit
@@ -617,7 +666,9 @@ ORDER BY seq
 
 -- name: run_jobs
 SELECT timers.due_ms, timers.kind, timers.step_id, runs.attempt
-FROM timers JOIN runs USING (run_id) WHERE run_id = ? ORDER BY timers.due_ms, timers.step_id
+FROM timers JOIN runs USING (run_id)
+WHERE run_id = ? AND kind NOT IN ('cancel', 'start', 'finish')
+ORDER BY timers.due_ms, timers.step_id
 
 -- name: insert_cancellation
 INSERT INTO cancellations (cancellation_id, app_id, fn_id, function, started_after_ms,
@@ -676,6 +727,18 @@ SELECT endpoints.app_id, fn_id, slug, event_name, fn, domain, method, path, sdk,
 FROM functions JOIN endpoints USING (fn_id)
 WHERE fn_id = :id OR slug = :id
 ORDER BY present DESC, seen_ms DESC LIMIT 1
+
+-- name: forget_listeners
+DELETE FROM listeners WHERE fn_id = ?
+
+-- name: add_listener
+INSERT INTO listeners (name, fn_id) VALUES (?, ?)
+
+-- name: is_of_function
+SELECT EXISTS (SELECT 1 FROM function_runs WHERE run_id = ?)
+
+-- name: function_that_ended
+SELECT slug, events FROM runs JOIN function_runs USING (run_id) WHERE run_id = ?
 
 -- name: see_function
 UPDATE endpoints SET seen_ms = :created_ms WHERE fn_id = :fn_id

@@ -42,6 +42,11 @@
 -- that it may end (`rules.conditions.equalities`). `after_event` is the last event that was there
 -- when the wait opened: later events are for the wait, earlier ones only if it looks back.
 --
+-- Three kinds are of a run of a function as a whole, and do not keep it going. 'cancel' is found by
+-- events as a wait is, but ends the run; it goes when the run can no longer be cancelled so. 'start'
+-- and 'finish' cancel the run when they fall due. 'start' goes with the first call, and 'finish' has
+-- its length in `payload` until then.
+--
 -- An EVENT is kept as it came. It never waits for anybody: what is to see it must wait for it
 -- (see Settings.event_lookback). One that repeats the sender's id of another is kept, too, but
 -- is `repeated` and ends no wait.
@@ -51,6 +56,14 @@
 -- CATCH-UP is the reverse, a new wait for which many earlier events have to be looked at. Until then a
 -- wait that is concerned does not time out. Both are begun anew after a crash: a wait that has
 -- ended cannot end again.
+--
+-- The BACKLOG has events whose functions are still to be started: those of a request that starts more
+-- runs than one transaction should, and those that the engine sends. A row goes in the transaction
+-- that starts the functions, so each event starts them once, whatever crashes.
+--
+-- An `internal` event is one that the engine itself sends, about the end of a run of a function. It
+-- is stored only if a function may be started by it (LISTENERS has their names), or a run waits for
+-- it, and it is in no list of events.
 --
 -- An ENDPOINT is the last that was seen of a function: what is needed to begin a run of it
 -- when another run invokes it. Retention forgets one that has no id of its own (`fn`) with its last
@@ -82,9 +95,9 @@
 -- memory. A TURN is the place of a run in lanes, if it has gates or a priority: its begin, less the
 -- priority. A gate goes with its last run, unless it still says when the next run may start.
 --
--- Two rules hold after every transaction: an 'async' run has at least one timer (it cannot be
--- forgotten), and a run of any other status has none (it cannot be woken), but a 'sync' one may
--- have a lease.
+-- Two rules hold after every transaction: an 'async' run has at least one timer that is not of the
+-- run as a whole (it cannot be forgotten), and a run of any other status has none (it cannot be
+-- woken), but a 'sync' one may have a lease.
 --
 -- An IDEMPOTENCY KEY names the run that answers every request which carries it.
 --
@@ -275,7 +288,7 @@ CREATE TABLE timers (
     unreached       INTEGER NOT NULL DEFAULT 0,   -- uncounted failures of that job
     aside           TEXT,                         -- an origin, or a gate
     turn_ms         INTEGER,                      -- its place there
-    payload         BLOB,                         -- JSON: a request to make; of a call, what was in vain
+    payload         BLOB,                         -- JSON: see model.timer
     PRIMARY KEY (run_id, step_id)
 ) STRICT, WITHOUT ROWID;
 
@@ -285,6 +298,7 @@ CREATE INDEX timers_aside ON timers (aside, turn_ms) WHERE aside IS NOT NULL AND
 CREATE INDEX gateway_timers_aside ON timers (aside, due_ms)
 WHERE aside IS NOT NULL AND kind = 'gateway';
 CREATE INDEX timers_by_key ON timers (key, kind, match_keys, match_values) WHERE key IS NOT NULL;
+CREATE INDEX timers_of_runs ON timers (due_ms) WHERE kind IN ('cancel', 'start', 'finish');
 
 CREATE TABLE events (
     seq             INTEGER PRIMARY KEY,          -- order of arrival
@@ -294,6 +308,7 @@ CREATE TABLE events (
     repeated        INTEGER NOT NULL,             -- 1: another event had this id before
     received_ms     INTEGER NOT NULL,
     ts              INTEGER NOT NULL,             -- the sender's time
+    internal        INTEGER NOT NULL DEFAULT 0,   -- 1: the engine sent it
     body            BLOB    NOT NULL              -- as runs get it
 ) STRICT;
 
@@ -303,6 +318,13 @@ CREATE TABLE deliveries (
 ) STRICT;
 
 CREATE INDEX deliveries_by_name ON deliveries (name);
+
+CREATE TABLE backlog (
+    seq             INTEGER PRIMARY KEY,          -- of the event
+    name            TEXT    NOT NULL              -- of the event
+) STRICT;
+
+CREATE INDEX backlog_by_name ON backlog (name);
 
 CREATE TABLE catch_ups (
     run_id          TEXT    NOT NULL,
@@ -366,6 +388,12 @@ CREATE TABLE functions (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX functions_by_app ON functions (app_id);
+
+CREATE TABLE listeners (
+    name            TEXT    NOT NULL,             -- of an internal event
+    fn_id           TEXT    NOT NULL,             -- a function that it may start
+    PRIMARY KEY (name, fn_id)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE function_runs (
     run_id          TEXT    PRIMARY KEY,

@@ -40,6 +40,22 @@ CREATE INDEX timers_aside ON timers (aside, turn_ms) WHERE aside IS NOT NULL AND
 CREATE INDEX gateway_timers_aside ON timers (aside, due_ms)
 WHERE aside IS NOT NULL AND kind = 'gateway';
 CREATE INDEX timers_by_key ON timers (key, kind, match_keys, match_values) WHERE key IS NOT NULL;
+CREATE INDEX timers_of_runs ON timers (due_ms) WHERE kind IN ('cancel', 'start', 'finish');
+
+ALTER TABLE events ADD COLUMN internal INTEGER NOT NULL DEFAULT 0;
+
+CREATE TABLE backlog (
+    seq             INTEGER PRIMARY KEY,
+    name            TEXT    NOT NULL
+) STRICT;
+
+CREATE INDEX backlog_by_name ON backlog (name);
+
+CREATE TABLE listeners (
+    name            TEXT    NOT NULL,
+    fn_id           TEXT    NOT NULL,
+    PRIMARY KEY (name, fn_id)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE rates (
     name            TEXT    PRIMARY KEY,
