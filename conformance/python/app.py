@@ -31,6 +31,9 @@ COUNTS: dict[str, Counter[str]] = {}
 """How often each step of each test ran."""
 
 PORT = int(os.environ.get("PORT", "0"))
+SAME_KEY = "event.data.key == async.data.key"
+HOUR = timedelta(hours=1)
+AT_ONCE = inngest.Timeouts(start=HOUR, finish=timedelta(seconds=1))
 BIG = 700_000
 """Characters of a result; seven of them are more than a call carries."""
 
@@ -45,16 +48,32 @@ def failing(message: str) -> Any:
     raise ValueError(message)
 
 
+def rescued(ctx: inngest.Context | inngest.ContextSync) -> str:
+    """Note the failure of a run, of which an event tells."""
+    failed: Any = ctx.event.data
+    counts = COUNTS.setdefault(str(failed["event"]["data"]["key"]), Counter())
+    counts[f"{failed['function_id']}: {failed['error']['message']}"] += 1
+    return str(failed["run_id"])
+
+
+def stopped_by(client: inngest.Inngest) -> list[inngest.Cancel]:
+    """What cancels a run: an event with the same key."""
+    return [inngest.Cancel(event=f"{client.app_id}/stop", if_exp=SAME_KEY)]
+
+
 def blocking(client: inngest.Inngest) -> list[inngest.Function[Any]]:
     """Functions that block; `coroutines` has the same as coroutines."""
     made: list[inngest.Function[Any]] = []
 
-    def function(fn_id: str, *triggers: inngest.TriggerEvent, retries: int = 1) -> Any:
+    def function(
+        fn_id: str, *triggers: inngest.TriggerEvent, retries: int = 1, **options: Any
+    ) -> Any:
         def add(handler: Any) -> Any:
             named = triggers or (inngest.TriggerEvent(event=f"{client.app_id}/{fn_id}"),)
-            made.append(
-                client.create_function(fn_id=fn_id, trigger=[*named], retries=retries)(handler)
+            create = client.create_function(
+                fn_id=fn_id, trigger=[*named], retries=retries, **options
             )
+            made.append(create(handler))
             return made[-1]
 
         return add
@@ -183,6 +202,21 @@ def blocking(client: inngest.Inngest) -> list[inngest.Function[Any]]:
     def large(ctx: inngest.ContextSync) -> Any:
         return "large"
 
+    def on_failure(ctx: inngest.ContextSync) -> str:
+        return ctx.step.run("rescue", rescued, ctx)
+
+    @function("fragile", retries=0, on_failure=on_failure)
+    def fragile(ctx: inngest.ContextSync) -> Any:
+        failing("it broke")
+
+    @function("stoppable", cancel=stopped_by(client))
+    def stoppable(ctx: inngest.ContextSync) -> None:
+        ctx.step.sleep("long", HOUR)
+
+    @function("slow", timeouts=AT_ONCE)
+    def slow(ctx: inngest.ContextSync) -> None:
+        ctx.step.sleep("long", HOUR)
+
     @function("big")
     def big(ctx: inngest.ContextSync) -> Any:
         sizes = [len(ctx.step.run(f"part-{n}", lambda: "x" * BIG)) for n in range(7)]
@@ -195,12 +229,15 @@ def coroutines(client: inngest.Inngest) -> list[inngest.Function[Any]]:
     """Functions that are coroutines."""
     made: list[inngest.Function[Any]] = []
 
-    def function(fn_id: str, *triggers: inngest.TriggerEvent, retries: int = 1) -> Any:
+    def function(
+        fn_id: str, *triggers: inngest.TriggerEvent, retries: int = 1, **options: Any
+    ) -> Any:
         def add(handler: Any) -> Any:
             named = triggers or (inngest.TriggerEvent(event=f"{client.app_id}/{fn_id}"),)
-            made.append(
-                client.create_function(fn_id=fn_id, trigger=[*named], retries=retries)(handler)
+            create = client.create_function(
+                fn_id=fn_id, trigger=[*named], retries=retries, **options
             )
+            made.append(create(handler))
             return made[-1]
 
         return add
@@ -345,6 +382,24 @@ def coroutines(client: inngest.Inngest) -> list[inngest.Function[Any]]:
     )
     async def large(ctx: inngest.Context) -> Any:
         return "large"
+
+    async def on_failure(ctx: inngest.Context) -> str:
+        async def rescue() -> str:
+            return rescued(ctx)
+
+        return await ctx.step.run("rescue", rescue)
+
+    @function("fragile", retries=0, on_failure=on_failure)
+    async def fragile(ctx: inngest.Context) -> Any:
+        failing("it broke")
+
+    @function("stoppable", cancel=stopped_by(client))
+    async def stoppable(ctx: inngest.Context) -> None:
+        await ctx.step.sleep("long", HOUR)
+
+    @function("slow", timeouts=AT_ONCE)
+    async def slow(ctx: inngest.Context) -> None:
+        await ctx.step.sleep("long", HOUR)
 
     @function("big")
     async def big(ctx: inngest.Context) -> Any:

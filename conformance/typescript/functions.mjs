@@ -106,6 +106,23 @@ function functionsOf(client) {
     triggers: [{ event: `${client.id}/picky`, if: "event.data.n > 3" }],
   });
 
+  const onFailure = async ({ event, error, step }) =>
+    step.run("rescue", () => {
+      const failed = event.data;
+      ran(failed.event, `${failed.function_id}: ${error.message}`);
+      return failed.run_id;
+    });
+
+  add("fragile", async () => failing("it broke"), { retries: 0, onFailure });
+
+  add("stoppable", async ({ step }) => step.sleep("long", "1h"), {
+    cancelOn: [{ event: `${client.id}/stop`, match: "data.key" }],
+  });
+
+  add("slow", async ({ step }) => step.sleep("long", "1h"), {
+    timeouts: { start: "1h", finish: "1s" },
+  });
+
   add("big", async ({ events, step }) => {
     let size = 0;
     for (let n = 0; n < 7; n++) {

@@ -72,6 +72,17 @@ class App:
         assert run["status"] == "Completed", run
         return output(run)
 
+    def latest(self, function: str, count: int) -> list[dict[str, Any]]:
+        """The latest runs of a function, once they have ended."""
+        query = {"endpoint": f"{self.name}-{function}", "limit": str(count)}
+
+        def look() -> list[dict[str, Any]]:
+            runs = self.engine.get("/v1/runs", params=query).json()["data"]
+            return runs if len(runs) == count and all(run["ended_at"] for run in runs) else []
+
+        found = eventually(look)
+        return [self.engine.get(f"/v1/runs/{run['run_id']}").json()["data"] for run in found]
+
     def counts(self) -> dict[str, int]:
         """How often things happened in this test."""
         counts: dict[str, int] = httpx2.get(f"{self.url}/counts", params={"key": self.key}).json()

@@ -149,6 +149,30 @@ def test_an_event_that_is_sent_twice_starts_a_function_once(app: App) -> None:
     assert app.counts() == {"sent": 1}
 
 
+def test_the_failure_of_a_function_is_handled_once(app: App) -> None:
+    run = app.outcome("fragile")
+    assert run["status"] == "Failed"
+    told = f"{app.name}-fragile: it broke"
+    eventually(lambda: app.counts().get(told))
+    (handled,) = app.latest("fragile-failure", 1)
+    assert output(handled) == run["run_id"]
+    assert app.counts() == {told: 1}
+
+
+def test_an_event_cancels_the_run_that_it_is_for(app: App) -> None:
+    event_id = app.send("stoppable")
+    app.engine.post("/e/any", json={"name": f"{app.name}/stop", "data": {"key": "another"}})
+    (run,) = app.runs(event_id)
+    assert run["status"] == "Running"
+    app.send("stop")
+    (run,) = app.ended(event_id)
+    assert run["status"] == "Cancelled"
+
+
+def test_a_run_that_takes_too_long_is_cancelled(app: App) -> None:
+    assert app.outcome("slow")["status"] == "Cancelled"
+
+
 def test_state_that_is_too_large_for_a_call_is_fetched(app: App) -> None:
     assert app.result("big") == {"size": 7 * 700_000, "events": 1}
 
