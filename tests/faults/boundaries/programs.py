@@ -35,14 +35,16 @@ PROVIDER = stephttp.setup(
 
 
 STEP = "6f2b3c0e" * 5
+OF_PACK = "event.data.function_id == '{name}-pack'"
 
 
 def serve(name: str, body: dict[str, Any] | None) -> tuple[int, Any, dict[str, str]]:
-    """Do what an SDK does for an app with one function, which has one step.
+    """Do what an SDK does for an app with two functions, each with one step: the second is there
+    for the runs of the first that fail, or are cancelled.
 
     Args:
         name: of the app.
-        body: of a call of the function; `None`: the engine asks for what there is.
+        body: of a call of a function; `None`: the engine asks for what there is.
 
     Returns:
         Status, JSON and headers.
@@ -50,16 +52,37 @@ def serve(name: str, body: dict[str, Any] | None) -> tuple[int, Any, dict[str, s
     headers = {"x-inngest-sdk": "test:v1", "x-inngest-req-version": "2"}
     url = f"{os.environ['FAULTS_ORIGIN']}/functions/{name}"
     if body is None:
-        runtime = {"type": "http", "url": f"{url}?fnId={name}-pack&stepId=step"}
-        function = {
-            "id": f"{name}-pack",
-            "triggers": [{"event": f"{name}/paid"}],
-            "steps": {"step": {"runtime": runtime}},
-        }
-        said = {"app_id": name, "url": url, "functions": [function]}
+        ended = [
+            {"event": f"inngest/function.{how}", "expression": OF_PACK.replace("{name}", name)}
+            for how in ("failed", "cancelled")
+        ]
+        functions = [
+            {
+                "id": f"{name}-{one}",
+                "triggers": triggers,
+                "steps": {"step": {"runtime": {
+                    "type": "http", "url": f"{url}?fnId={name}-{one}&stepId=step",
+                }}},
+                **options,
+            }
+            for one, triggers, options in (
+                ("pack", [{"event": f"{name}/paid"}], {"cancel": [
+                    {"event": f"{name}/stopped", "if": "event.data.label == async.data.label"},
+                ]}),
+                ("unpack", ended, {}),
+            )
+        ]  # fmt: skip
+        said = {"app_id": name, "url": url, "functions": functions}
         return 200, said, headers | {"x-inngest-sync-kind": "in_band"}
-    label, run_id = str(body["event"]["data"]["label"]), body["ctx"]["run_id"]
+    data, run_id = body["event"]["data"], body["ctx"]["run_id"]
+    data = data["event"]["data"] if "function_id" in data else data
+    label, is_first = str(data["label"]), data is body["event"]["data"]
     if STEP in body["steps"]:
+        if is_first and data.get("fails"):
+            error = {"name": "ValueError", "message": "no"}
+            return 400, error, headers | {"x-inngest-no-retry": "true"}
+        if is_first and data.get("sleeps"):
+            return 206, [{"op": "Sleep", "id": STEP[::-1], "name": "1h"}], headers
         return 200, body["steps"][STEP]["data"], headers
     nonce = f"N{uuid.uuid4().hex}"
     LEDGER.write("step", label=label, run=run_id, step=STEP, nonce=nonce)

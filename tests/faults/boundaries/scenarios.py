@@ -101,6 +101,19 @@ SCENARIOS = (
         options=("--app", "{app}/functions/shop"),
         fresh=True,
     ),
+    Scenario(
+        workloads.ends_of_runs,
+        commits=(
+            f"{_WORK}.registered_functions.start_portion",
+            f"{_WORK}.events.receive",
+            f"{_WORK}.settle.settle",
+        ),
+    ),
+    Scenario(
+        workloads.many_starts,
+        commits=(f"{_WORK}.registered_functions.start_portion",),
+        apps=("sync",),
+    ),
     Scenario(workloads.event_of_a_step, sends=(f"{_SDK}.outgoing_events.post",)),
     Scenario(workloads.crowd, commits=(f"{_WORK}.deliveries.end",), apps=("async",)),
     Scenario(workloads.signal, commits=(f"{_WORK}.events.signal",)),

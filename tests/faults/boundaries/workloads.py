@@ -10,13 +10,14 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import closing
 
 from stephttp._wire import stream_frames
 from stephttp._wire.ids import ulid
 from stephttp.engine.store import database
 from stephttp.engine.work import stream_parts
+from stephttp.engine.work.backlog import MOST_AT_ONCE
 from tests.faults.boundaries.bench import EVENT_KEY, PASSWORD, Bench
 
 RUN = {"kind": "run"}
@@ -168,9 +169,7 @@ async def functions(bench: Bench) -> None:
     """Apps register functions, asked and unasked; events and callers start these; one is paused
     for a while, and goes."""
     label, url = bench.label(), f"{bench.app_url}/functions/store"
-    asked = (await bench.until(url, "PUT")).json()
-    answer = await bench.manage("POST", "/fn/register", json=asked)
-    assert answer.status_code == 200, answer.text
+    await register_store(bench)
 
     async def both() -> bool:
         names = [f"/v1/apps/{name}/functions" for name in ("shop", "store")]
@@ -194,6 +193,82 @@ async def functions(bench: Bench) -> None:
     removed = await bench.manage("DELETE", "/fn/remove", params={"url": url})
     assert removed.status_code in (200, 404), removed.text
     assert (await bench.manage("GET", "/v1/apps/store/functions")).status_code == 404
+
+
+async def ends_of_runs(bench: Bench) -> None:
+    """Runs fail, and are cancelled by an event; a function that is there for both is started once
+    for each of them."""
+    await register_store(bench)
+    label = bench.label()
+    for data in ({"fails": True}, {"sleeps": True}):
+        await send_to_store(bench, [{"name": "store/paid", "data": {"label": label, **data}}])
+
+    async def has_slept() -> bool:
+        sleeping = (
+            "SELECT step_id, kind FROM timers JOIN runs USING (run_id) "
+            "WHERE slug = 'store-pack' AND kind = 'sleep'"
+        )
+        return bool(rows_of(bench, sleeping))
+
+    await eventually(has_slept, "no run sleeps")
+    await send_to_store(bench, [{"name": "store/stopped", "data": {"label": label}}])
+
+    async def all_told() -> bool:
+        ended = rows_of(bench, "SELECT run_id, status FROM runs WHERE slug = 'store-pack'")
+        told = rows_of(
+            bench,
+            "SELECT events ->> '$[0].data.run_id', status FROM function_runs "
+            "JOIN runs USING (run_id) WHERE slug = 'store-unpack'",
+        )
+        names = [run_id for run_id, _ in told]
+        assert len(names) == len(set(names)), "a function was started twice for an end"
+        return (
+            {status for _, status in told} == {"completed"}
+            and sorted(names)
+            == sorted(run_id for run_id, status in ended if status in ("failed", "cancelled"))
+            and not any(status == "async" for _, status in ended)
+        )
+
+    await eventually(all_told, "an end has started nothing")
+
+
+async def many_starts(bench: Bench) -> None:
+    """One request starts more runs than one transaction does."""
+    await register_store(bench)
+    label, count = bench.label(), MOST_AT_ONCE + 30
+    sent = [
+        {"name": "store/paid", "data": {"label": f"{label}-{n}"}, "id": f"{label}-{n}"}
+        for n in range(count)
+    ]
+    await send_to_store(bench, sent)
+
+    async def all_ended() -> bool:
+        runs = rows_of(
+            bench,
+            "SELECT events ->> '$[0].id', status FROM function_runs JOIN runs USING (run_id) "
+            f"WHERE slug = 'store-pack' AND events ->> '$[0].id' LIKE '{label}-%'",
+        )
+        names = [name for name, _ in runs]
+        assert len(names) == len(set(names)), "an event has started a function twice"
+        return len(names) == count and {status for _, status in runs} == {"completed"}
+
+    await eventually(all_ended, "an event has started nothing")
+
+
+async def register_store(bench: Bench) -> None:
+    asked = (await bench.until(f"{bench.app_url}/functions/store", "PUT")).json()
+    answer = await bench.manage("POST", "/fn/register", json=asked)
+    assert answer.status_code == 200, answer.text
+
+
+async def send_to_store(bench: Bench, sent: Sequence[Mapping[str, object]]) -> None:
+    answer = await bench.until(f"{bench.engine_url}/e/{EVENT_KEY}", "POST", json=sent)
+    assert answer.status_code == 200, answer.text
+
+
+def rows_of(bench: Bench, query: str) -> list[tuple[str, str]]:
+    with closing(database.connect_read_only(str(bench.database))) as connection:
+        return connection.execute(query).fetchall()
 
 
 async def function_ended(bench: Bench, event_id: str) -> None:
