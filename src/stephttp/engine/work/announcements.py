@@ -14,7 +14,7 @@ from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.run import Run
 from stephttp.engine.rules.functions import run_events
 from stephttp.engine.store.sql import QUERIES
-from stephttp.engine.work import backlog
+from stephttp.engine.work import backlog, matching
 
 
 def announce(connection: sqlite3.Connection, run: Run, at: Moment) -> bool:
@@ -27,7 +27,7 @@ def announce(connection: sqlite3.Connection, run: Run, at: Moment) -> bool:
         return False
     names = run_events.names_for(run.status)
     listened_to = {name for name in names if _holds(connection, "is_listened_to", name)}
-    awaited = {name for name in names if _holds(connection, "is_awaited", name)}
+    awaited = {name for name in names if matching.is_awaited(connection, name)}
     wanted = listened_to | awaited
     if not wanted:
         return False

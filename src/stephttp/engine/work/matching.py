@@ -29,9 +29,6 @@ _MOST_KEYS = 32
 WaitKey = tuple[str, str]
 """Run id and step id."""
 
-_ENDED_BY_EVENTS = (TimerKind.EVENT, TimerKind.CANCEL)
-"""Kinds of timers that events find: waits, and what cancels a run."""
-
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
@@ -56,10 +53,6 @@ class Group:
     kind: TimerKind
     keys: str | None = None
     values: str | None = None
-
-
-_UNKNOWN = tuple(map(Group, _ENDED_BY_EVENTS))
-"""The groups of waits that want nothing that can be looked up."""
 
 
 class TriggerEvent:
@@ -88,7 +81,9 @@ def groups(connection: sqlite3.Connection, event: StoredEvent, incoming: Any) ->
     Args:
         incoming: the event, decoded.
     """
-    return [*_UNKNOWN, *_looked_up(connection, event.name, incoming, limit=-1)]
+    _, kinds = _awaiting(connection, event.name)
+    looked_up = _looked_up(connection, event.name, kinds, incoming, limit=-1)
+    return [*map(Group, kinds), *looked_up]
 
 
 def waits(
@@ -122,17 +117,24 @@ def few_waits(
     connection: sqlite3.Connection, event: StoredEvent, incoming: Any, room: int
 ) -> list[tuple[str, str, str | None]] | None:
     """Return all waits that an event may end; `None` if there are more than `room`."""
-    if connection.execute(QUERIES["is_delivering"], (event.name,)).fetchone()[0]:
+    is_delivering, kinds = _awaiting(connection, event.name)
+    if is_delivering:
         return None  # events of a name are delivered in their order
-    looked_up = list(_looked_up(connection, event.name, incoming, limit=_MOST_KEYS + 1))
+    looked_up = list(_looked_up(connection, event.name, kinds, incoming, limit=_MOST_KEYS + 1))
     if len(looked_up) > _MOST_KEYS:
         return None
     found: list[tuple[str, str, str | None]] = []
-    for group in (*_UNKNOWN, *looked_up):
+    for group in (*map(Group, kinds), *looked_up):
         found += waits(connection, event, group, limit=room + 1 - len(found))
         if len(found) > room:
             return None
     return found
+
+
+def is_awaited(connection: sqlite3.Connection, name: str) -> bool:
+    """Say whether there are waits that events of a name may end, or runs that they may cancel."""
+    _, kinds = _awaiting(connection, name)
+    return bool(kinds)
 
 
 def open_wait(connection: sqlite3.Connection, run_id: str, timer: Timer) -> bool:
@@ -204,10 +206,21 @@ def since_ms(began_ms: int, timer: Timer, at: Moment) -> int:
     return min(began_ms, at.now_ms - lookback_ms)
 
 
+def _awaiting(connection: sqlite3.Connection, name: str) -> tuple[bool, list[TimerKind]]:
+    """Return whether events of a name are being delivered, and which kinds of timers they end."""
+    is_delivering, waits, cancels = connection.execute(QUERIES["awaiting"], (name,)).fetchone()
+    found = ((TimerKind.EVENT, waits), (TimerKind.CANCEL, cancels))
+    return bool(is_delivering), [kind for kind, there_are in found if there_are]
+
+
 def _looked_up(
-    connection: sqlite3.Connection, name: str, incoming: Any, limit: int
+    connection: sqlite3.Connection,
+    name: str,
+    kinds: Sequence[TimerKind],
+    incoming: Any,
+    limit: int,
 ) -> Iterator[Group]:
-    for kind in _ENDED_BY_EVENTS:
+    for kind in kinds:
         values = {"name": name, "kind": kind, "limit": limit}
         for (keys,) in connection.execute(QUERIES["match_keys"], values).fetchall():
             found = equalities.values_at(keys, incoming)

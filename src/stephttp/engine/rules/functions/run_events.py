@@ -41,7 +41,7 @@ _WAS_CANCELLED = {
 
 
 def names_for(status: RunStatus) -> tuple[str, ...]:
-    """Return the names of the events that tell of the end of a run."""
+    """Return the names of the events about the end of a run."""
     return _SENT.get(status, ())
 
 

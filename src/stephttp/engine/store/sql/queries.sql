@@ -518,8 +518,10 @@ INSERT INTO deliveries (seq, name) VALUES (?, ?)
 -- name: end_delivery
 DELETE FROM deliveries WHERE seq = ?
 
--- name: is_delivering
-SELECT EXISTS (SELECT 1 FROM deliveries WHERE name = ?)
+-- name: awaiting
+SELECT EXISTS (SELECT 1 FROM deliveries WHERE name = ?1),
+       EXISTS (SELECT 1 FROM timers WHERE key = ?1 AND kind = 'event'),
+       EXISTS (SELECT 1 FROM timers WHERE key = ?1 AND kind = 'cancel')
 
 -- name: next_delivery
 SELECT seq, event_id, name, received_ms, body FROM events
@@ -554,10 +556,6 @@ WHERE run_id = :run_id AND kind = 'event' AND due_ms <= :now_ms AND (
 -- name: undelivered
 SELECT (SELECT count(*) FROM deliveries), (SELECT count(*) FROM catch_ups),
        (SELECT count(*) FROM backlog)
-
--- name: is_awaited
-SELECT EXISTS (SELECT 1 FROM timers WHERE key = ?1 AND kind = 'event')
-    OR EXISTS (SELECT 1 FROM timers WHERE key = ?1 AND kind = 'cancel')
 
 -- name: add_to_backlog
 INSERT INTO backlog (seq, name) VALUES (?, ?)
