@@ -113,7 +113,7 @@ class Engine:
         self._backlog = BacklogStarter(
             self.store, self.functions, self.clock, self.moment, self._follow_started
         )
-        self.after.announced = self._wake_for_events
+        self.after.announced = self._backlog.wake
         self.reader = Reader(self.store, self.clock)
         self._retention = Retention(self.store, self.clock, settings)
 
@@ -322,10 +322,6 @@ class Engine:
         self.after.follow_all(started.changes)
         if started.held_ms is not None:
             self._starter.expect(started.held_ms)
-
-    def _wake_for_events(self) -> None:
-        self._deliverer.wake()
-        self._backlog.wake()
 
     async def _change(self, unit: Callable[..., Change]) -> Change:
         return await self._write(unit, self.after.follow)

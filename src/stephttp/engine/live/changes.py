@@ -195,11 +195,11 @@ class AfterCommit:
         self._began = began
         self._deadline = settings.run_deadline
         self.looks_back: Callable[[], None] = lambda: None
-        """Called if earlier events are still to be looked at for a wait."""
+        """Called if waits and events are still to be matched with each other."""
         self.held: Callable[[int], None] = lambda due_ms: None
         """Called with the time at which held events are due."""
         self.announced: Callable[[], None] = lambda: None
-        """Called if functions may be started, or waits ended, by the end of a run."""
+        """Called if functions may be started by the end of a run."""
 
     def follow(self, change: Change) -> None:
         """Wake what waits for a change, and count it.
@@ -226,7 +226,7 @@ class AfterCommit:
             self._waiters.wake(FIRST_PHASE + run.run_id)
         for timer in change.timers:
             self._alarm.set(timer.due_ms)
-        if change.looks_back:
+        if change.looks_back or change.announced:
             self.looks_back()
         if change.held_ms is not None:
             self.held(change.held_ms)

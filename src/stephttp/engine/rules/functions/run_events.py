@@ -26,6 +26,8 @@ from stephttp.engine.model.tokens import new_ulid
 FINISHED = "inngest/function.finished"
 FAILED = "inngest/function.failed"
 CANCELLED = "inngest/function.cancelled"
+ANY = "*"
+"""The end of a trigger for all names that begin as it does."""
 RESERVED = "inngest/"
 """The beginning of the names of events that only servers send."""
 
@@ -50,9 +52,11 @@ def names_of(trigger: Trigger) -> list[str]:
     it begins as they do."""
     if not trigger.event.startswith(RESERVED):
         return []
-    begin, pattern, _ = trigger.event.partition("*")
+    begin = trigger.event.removesuffix(ANY)
     names = (FINISHED, FAILED, CANCELLED)
-    return [name for name in names if (name.startswith(begin) if pattern else name == begin)]
+    if begin == trigger.event:
+        return [name for name in names if name == begin]
+    return [name for name in names if name.startswith(begin)]
 
 
 def run_events(

@@ -9,9 +9,7 @@ from typing import Any
 from stephttp.engine.model.function import Function
 from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.rules.functions import planning
-from stephttp.engine.rules.functions.run_events import RESERVED
-
-ANY = "*"
+from stephttp.engine.rules.functions.run_events import ANY, RESERVED
 
 
 class Triggers:
