@@ -141,7 +141,8 @@ def test_something_else_that_answers_is_borne_for_a_while() -> None:
 def test_other_ends() -> None:
     done = finished(SNAPSHOT, b"out", b"head", at())
     assert done == ended(RunStatus.COMPLETED, last_error=None, output=b"out", head=b"head")
-    assert cancelled(SNAPSHOT, at()) == ended(RunStatus.CANCELLED)
+    assert cancelled(SNAPSHOT, at()) == ended(RunStatus.CANCELLED, last_error=None)
+    assert cancelled(SNAPSHOT, at(), "late") == ended(RunStatus.CANCELLED, last_error="late")
     message = b'{"name":"DeadlineError","message":"the run did not end within 90.5 s"}'
     assert overdue(SNAPSHOT, at()) == ended(RunStatus.FAILED, error=message)
 
