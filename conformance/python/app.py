@@ -4,7 +4,7 @@
     python app.py flask        # functions block
 
 The engine is found by INNGEST_DEV, or by INNGEST_API_BASE_URL, INNGEST_EVENT_API_BASE_URL and keys.
-PORT is where it listens.
+PORT is where it listens. CRON has the times of a further function; without it there is none.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ with warnings.catch_warnings():
 COUNTS: dict[str, Counter[str]] = {}
 """How often each step of each test ran."""
 
+CRON = os.environ.get("CRON")
 PORT = int(os.environ.get("PORT", "0"))
 SAME_KEY = "event.data.key == async.data.key"
 HOUR = timedelta(hours=1)
@@ -222,6 +223,12 @@ def blocking(client: inngest.Inngest) -> list[inngest.Function[Any]]:
         sizes = [len(ctx.step.run(f"part-{n}", lambda: "x" * BIG)) for n in range(7)]
         return {"size": sum(sizes), "events": len(ctx.events)}
 
+    def timed(ctx: inngest.ContextSync) -> Any:
+        return [ctx.event.name, ctx.event.data, ctx.event.ts]
+
+    if CRON is not None:
+        times = inngest.TriggerCron(cron=CRON)
+        made.append(client.create_function(fn_id="timed", trigger=times)(timed))
     return made
 
 
@@ -406,6 +413,12 @@ def coroutines(client: inngest.Inngest) -> list[inngest.Function[Any]]:
         sizes = [len(await ctx.step.run(f"part-{n}", give, "x" * BIG)) for n in range(7)]
         return {"size": sum(sizes), "events": len(ctx.events)}
 
+    async def timed(ctx: inngest.Context) -> Any:
+        return [ctx.event.name, ctx.event.data, ctx.event.ts]
+
+    if CRON is not None:
+        times = inngest.TriggerCron(cron=CRON)
+        made.append(client.create_function(fn_id="timed", trigger=times)(timed))
     return made
 
 

@@ -1,6 +1,7 @@
 // Functions written with npm's `inngest`, driven by tests/conformance/test_typescript_functions.py:
 // one app whose functions checkpoint their steps during a call, which is the SDK's default, and one
-// whose functions do not. The engine is found by INNGEST_DEV. PORT is where it listens.
+// whose functions do not. The engine is found by INNGEST_DEV. PORT is where it listens. CRON has
+// the times of a further function; without it there is none.
 
 import http from "node:http";
 import { Inngest, NonRetriableError, RetryAfterError } from "inngest";
@@ -133,6 +134,13 @@ function functionsOf(client) {
   });
 
   addTo(client, add);
+
+  if (process.env.CRON) {
+    add("timed", async ({ event }) => [event.name, event.data, event.ts], {
+      triggers: [{ cron: process.env.CRON, jitter: "100ms" }],
+    });
+  }
+
   return made;
 }
 

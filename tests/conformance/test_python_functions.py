@@ -12,7 +12,7 @@ import pytest
 
 from tests.acceptance.processes import ROOT, STEPHTTP, Process, eventually, free_port
 from tests.conformance import flow_control
-from tests.conformance.functions import App, output
+from tests.conformance.functions import App, output, started_by_time
 
 APP = ROOT / "conformance" / "python" / "app.py"
 SIGNING_KEY = "signkey-prod-" + "6b2f9d0c" * 8
@@ -175,6 +175,22 @@ def test_a_run_that_takes_too_long_is_cancelled(app: App) -> None:
 
 def test_state_that_is_too_large_for_a_call_is_fetched(app: App) -> None:
     assert app.result("big") == {"size": 7 * 700_000, "events": 1}
+
+
+@pytest.mark.parametrize("framework", ["fastapi", "flask"])
+def test_time_starts_functions(framework: str) -> None:
+    with Process([*STEPHTTP, "dev", "--port", "0", "--no-discovery"]) as engine:
+        address = engine.wait_for(r"engine ready on (http://\S+)")[1]
+        env = {"INNGEST_DEV": address, "CRON": "@every 1s"}
+        with (
+            Process([sys.executable, str(APP), framework], env=env) as app,
+            httpx2.Client(base_url=address, timeout=60) as client,
+        ):
+            url = app.wait_for(r"listening on (http://\S+)")[1]
+            assert httpx2.put(f"{url}/api/inngest", timeout=60).status_code == 200
+            last, before, *_ = started_by_time(client, f"{framework}-timed")
+            assert last[:2] == ["inngest/scheduled.timer", {"cron": "@every 1s"}]
+            assert (last[2] - before[2]) % 1000 == 0 < last[2] - before[2]
 
 
 def test_in_production_both_sides_sign(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.acceptance.processes import STEPHTTP, Process, eventually, free_port
 from tests.conformance import flow_control
-from tests.conformance.functions import App, output
+from tests.conformance.functions import App, output, started_by_time
 
 
 @pytest.fixture(scope="module")
@@ -138,3 +138,19 @@ def test_options_decide_whether_and_when_a_run_starts(
     app: App, check: Callable[[App], None]
 ) -> None:
     check(app)
+
+
+def test_time_starts_functions(typescript_app: Path) -> None:
+    port = free_port()
+    app = f"http://127.0.0.1:{port}/plain/api/inngest"
+    command = [*STEPHTTP, "dev", "--port", "0", "--no-discovery", "--app", app, "--"]
+    command += ["node", str(typescript_app / "functions.mjs")]
+    with Process(command, env={"PORT": str(port), "CRON": "@every 1s"}) as engine:
+        url = engine.wait_for(r"engine ready on (http://\S+)")[1]
+        with httpx2.Client(base_url=url, timeout=60) as client:
+            last, before, *_ = started_by_time(client, "plain-timed")
+            assert last[:2] == ["inngest/scheduled.timer", {"cron": "@every 1s"}]
+            assert (last[2] - before[2]) % 1000 == 0 < last[2] - before[2]
+            functions = client.get("/v1/apps/plain/functions").json()
+            (trigger,) = next(one for one in functions if one["slug"] == "plain-timed")["triggers"]
+            assert trigger.keys() == {"cron", "jitter", "next_at"}

@@ -53,7 +53,7 @@ DIFFERENCES = [
         answers=("goapi 4", "goapi 14"),
     ),
     Difference(
-        "Functions may have limits, schedules, cancellations and batches.",
+        "Functions may have limits, cancellations and batches.",
         "A function that asks for one of these is known, but not started; the log and "
         "`GET /v1/apps/{name}/functions` give the reason.",
         "It would run too often, or never, without a word.",
@@ -63,6 +63,19 @@ DIFFERENCES = [
         "Its open runs continue; nothing new starts it.",
         "A run that has started may hold something, such as a reservation. `stephttp runs cancel` ends "
         "runs.",
+    ),
+    Difference(
+        "Times at which a function starts pass while the server is stopped; it does not make up for "
+        "them. The event's `ts` is when the run was made.",
+        "A function starts once for all times that have passed. `ts` is the time for which the run "
+        "is.",
+        "A restart in the wrong minute must not cost a nightly run, which has to know its night.",
+    ),
+    Difference(
+        "A cron expression of one time a day has no run on the day when clocks are set ahead past "
+        "it, and two when they are set back.",
+        "It has one run on both days.",
+        "It says once a day.",
     ),
     Difference(
         "A failed attempt of a function is repeated after 15 s, 30 s, 1 min and so on.",

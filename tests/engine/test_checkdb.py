@@ -73,6 +73,9 @@ BREAKS = {
     "a timer that is set aside has its place there, and one at a gate has to pass it": (
         "UPDATE timers SET aside = '~nothing', turn_ms = 1"
     ),
+    "a schedule is of a function that is present and can be started": (
+        "INSERT INTO schedules VALUES ('f', 0, '@daily', 0, 1, 1, 1)"
+    ),
     "there is a secret of 32 bytes": "UPDATE meta SET value = x'00' WHERE key = 'secret'",
 }
 

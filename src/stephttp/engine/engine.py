@@ -35,6 +35,7 @@ from stephttp.engine.reading import Reader, latest_endpoints
 from stephttp.engine.retention import Retention
 from stephttp.engine.rules.reruns import AS_IT_WAS, Edit
 from stephttp.engine.run_streams import RunStreams
+from stephttp.engine.scheduler import Scheduler
 from stephttp.engine.starter import Starter
 from stephttp.engine.store.store import Store
 from stephttp.engine.traces import otlp
@@ -107,15 +108,21 @@ class Engine:
         self._starter = Starter(self.store, self.clock, self.moment, self._follow_started)
         self.after.held = self._starter.expect
         self.bulk = BulkActions(self.store, self.moment, self.after.follow_all)
+        self._scheduler = Scheduler(self.store, self.clock, self.moment, self._follow_started)
         self.functions = Functions(
-            self.store, self.moment, self.after, self.egress, self.executor.limits_changed
-        )
+            self.store, self.moment, self.after, self.egress,
+            (self.executor.limits_changed, self._scheduler.wake),
+        )  # fmt: skip
         self._backlog = BacklogStarter(
             self.store, self.functions, self.clock, self.moment, self._follow_started
         )
         self.after.announced = self._backlog.wake
         self.reader = Reader(self.store, self.clock)
         self._retention = Retention(self.store, self.clock, settings)
+        self._parts = (
+            self.executor, self._deliverer, self._starter, self._backlog, self._scheduler,
+            self._retention, self.streams,
+        )  # fmt: skip
 
     def moment(self) -> Moment:
         """Return the present, as transitions see it."""
@@ -132,19 +139,13 @@ class Engine:
         self.metrics.know(await self.store.read(known))
         await self.functions.load()
         await self.store.write(partial(leases.extend_all, now_ms=self.clock.now_ms()))
-        for part in (
-            self.executor, self._deliverer, self._starter, self._backlog, self._retention,
-            self.streams,
-        ):  # fmt: skip
+        for part in self._parts:
             part.start()
 
     async def stop(self) -> None:
         """Stop working, give up calls under way (they are repeated later), close the database."""
         self.drain()
-        for part in (
-            self._retention, self.streams, self._backlog, self._starter, self._deliverer,
-            self.executor, self._spans,
-        ):  # fmt: skip
+        for part in (*reversed(self._parts), self._spans):
             await part.stop()
         for resource in (self.caller, self._gateway, self.store):
             await resource.close()
@@ -161,9 +162,11 @@ class Engine:
 
     async def idle(self) -> None:
         """Return once nothing is due and no endpoint is being called. For tests."""
-        parts = (self._starter, self._deliverer, self._backlog, self.executor)
-        while not all(part.rests for part in parts):
-            for part in parts:
+        working = (
+            self._scheduler, self._starter, self._deliverer, self._backlog, self.executor,
+        )  # fmt: skip
+        while not all(part.rests for part in working):
+            for part in working:
                 await part.idle()
 
     async def start_run(self, opening: FirstCheckpoint) -> None:

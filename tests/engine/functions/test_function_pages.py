@@ -32,13 +32,13 @@ async def test_the_apps_page_names_functions_with_what_starts_them() -> None:
             config("shop-gone", "go"),
         )
         await register(
-            w, config("shop-pack", "order/paid"), config("shop-timed", {"cron": "* * * * *"})
+            w, config("shop-pack", "order/paid"), config("shop-timed", "go", {"cron": "@hourly"})
         )
         await w.post({"op": "Sleep", "id": B, "name": "1h"})  # a run of an endpoint
         text = await page(w, "/apps")
         assert "http://app.test 1 endpoint, 4 functions ·" in text
         assert "shop-pack starts with order/paid" in text
-        assert "shop-timed the shop-timed Not started: triggers[0].cron" in text
+        assert "shop-timed starts with go , @hourly , next 2027-01-15 09:00:00 UTC" in text
         assert "Not started: its app does not register it any more" in text
 
 

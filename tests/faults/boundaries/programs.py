@@ -36,6 +36,8 @@ PROVIDER = stephttp.setup(
 
 STEP = "6f2b3c0e" * 5
 OF_PACK = "event.data.function_id == '{name}-pack'"
+CLOCK = "clock"
+"""The app whose function time starts."""
 
 
 def serve(name: str, body: dict[str, Any] | None) -> tuple[int, Any, dict[str, str]]:
@@ -66,17 +68,19 @@ def serve(name: str, body: dict[str, Any] | None) -> tuple[int, Any, dict[str, s
                 **options,
             }
             for one, triggers, options in (
+                ("tick", [{"cron": "@every 1s"}], {}),
                 ("pack", [{"event": f"{name}/paid"}], {"cancel": [
                     {"event": f"{name}/stopped", "if": "event.data.label == async.data.label"},
                 ]}),
                 ("unpack", ended, {}),
             )
+            if (name == CLOCK) == (one == "tick")
         ]  # fmt: skip
         said = {"app_id": name, "url": url, "functions": functions}
         return 200, said, headers | {"x-inngest-sync-kind": "in_band"}
     data, run_id = body["event"]["data"], body["ctx"]["run_id"]
     data = data["event"]["data"] if "function_id" in data else data
-    label, is_first = str(data["label"]), data is body["event"]["data"]
+    label, is_first = str(data.get("label", name)), data is body["event"]["data"]
     if STEP in body["steps"]:
         if is_first and data.get("fails"):
             error = {"name": "ValueError", "message": "no"}

@@ -271,6 +271,33 @@ def rows_of(bench: Bench, query: str) -> list[tuple[str, str]]:
         return connection.execute(query).fetchall()
 
 
+async def timed(bench: Bench) -> None:
+    """An app registers a function that time starts, once for each of its times; then it goes."""
+    url = f"{bench.app_url}/functions/clock"
+    asked = (await bench.until(url, "PUT")).json()
+    answer = await bench.manage("POST", "/fn/register", json=asked)
+    assert answer.status_code == 200, answer.text
+
+    async def runs() -> list[str]:
+        listed = await bench.manage("GET", "/v1/runs?endpoint=clock-tick&limit=100")
+        return [run["run_id"] for run in listed.json()["data"]]
+
+    before = len(await runs())
+
+    async def twice() -> bool:
+        return len(await runs()) > before + 2
+
+    await eventually(twice, "time starts nothing")
+    removed = await bench.manage("DELETE", "/fn/remove", params={"url": url})
+    assert removed.status_code in (200, 404), removed.text
+    times = []
+    for run_id in await runs():
+        event_id = (await bench.manage("GET", f"/v1/runs/{run_id}")).json()["data"]["event_id"]
+        event = await bench.manage("GET", f"/v1/events/{event_id}")
+        times.append(event.json()["data"]["ts"])
+    assert len(set(times)) == len(times), f"started twice for a time: {sorted(times)}"
+
+
 async def function_ended(bench: Bench, event_id: str) -> None:
     """Wait until the one run that an event has started has ended well."""
 

@@ -36,7 +36,11 @@ class Functions:
     """Knows which functions there are. It lives in the engine's event loop.
 
     Args:
-        limits_changed: called when functions may have other limits than before.
+        store: the database.
+        moment: returns the present, as transitions see it.
+        after: follows changes of runs, once they are committed.
+        egress: knows which origins may be called.
+        changed: called when functions may have other limits, or other times, than before.
 
     Attributes:
         triggers: what events start; what an event costs that starts nothing is a look here.
@@ -48,13 +52,13 @@ class Functions:
         moment: Callable[[], Moment],
         after: AfterCommit,
         egress: Egress,
-        limits_changed: Callable[[], None],
+        changed: Sequence[Callable[[], None]],
     ) -> None:
         self._store = store
         self._moment = moment
         self._after = after
         self._egress = egress
-        self._limits_changed = limits_changed
+        self._changed = changed
         self.triggers = Triggers()
         self._matching = asyncio.Lock()
 
@@ -147,7 +151,8 @@ class Functions:
     def _follow(self, registered: Registered) -> None:
         if registered.modified:
             self._know(registered.functions)
-            self._limits_changed()
+            for call in self._changed:
+                call()
 
     def _know(self, known: list[Function]) -> None:
         self.triggers = Triggers(known)

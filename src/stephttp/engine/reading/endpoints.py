@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from stephttp.engine.model.function import Trigger
-from stephttp.engine.store import counts
+from stephttp.engine.store import counts, schedule_rows
 from stephttp.engine.store.sql import QUERIES
 
 
@@ -30,6 +31,7 @@ class EndpointRow:
         triggers: what starts it.
         refused: why it cannot be started, if it cannot.
         paused: it is not started for now, because people have paused it.
+        due_ms: when triggers start it next, by their places; those by time alone.
     """
 
     fn_id: str
@@ -51,6 +53,7 @@ class EndpointRow:
     triggers: tuple[Trigger, ...]
     refused: str | None
     paused: bool
+    due_ms: Mapping[int, int]
 
 
 def list_endpoints(connection: sqlite3.Connection) -> tuple[EndpointRow, ...]:
@@ -59,6 +62,9 @@ def list_endpoints(connection: sqlite3.Connection) -> tuple[EndpointRow, ...]:
     for fn_id, what, n in connection.execute(_EVER, (counts.ALWAYS,)):
         ended.setdefault(fn_id, {})[what] = n
     open_runs = dict(connection.execute(_OPEN).fetchall())
+    due: dict[str, dict[int, int]] = {}
+    for (fn_id, place), due_ms in schedule_rows.load_due_times(connection).items():
+        due.setdefault(fn_id, {})[place] = due_ms
     rows = []
     for row in connection.execute(_ENDPOINTS):
         fn_id, *others, run_id, error, ended_ms, name, triggers, refused, paused = row
@@ -66,7 +72,7 @@ def list_endpoints(connection: sqlite3.Connection) -> tuple[EndpointRow, ...]:
         counted = [open_runs.get(fn_id, 0), found.get("failed", 0), found.get(counts.BEGAN, 0)]
         values: list[Any] = [fn_id, *others, *counted, run_id, error, ended_ms, name]
         values.append(msgspec.json.decode(triggers or b"[]", type=tuple[Trigger, ...]))
-        values += [refused, bool(paused)]
+        values += [refused, bool(paused), due.get(fn_id, {})]
         rows.append(EndpointRow(*values))
     return tuple(rows)
 

@@ -15,7 +15,7 @@ from stephttp.engine.reading.queues import Queues, queues
 from stephttp.engine.reading.run_list import list_runs
 from stephttp.engine.reading.run_rows import RunRow
 from stephttp.engine.reading.scanning import Stop
-from stephttp.engine.store import counts, function_rows
+from stephttp.engine.store import counts, function_rows, schedule_rows
 
 _LATEST = 8
 """Runs that are listed with their function."""
@@ -31,6 +31,7 @@ class FunctionDetail:
             no longer stored.
         open_runs: how many of its runs have not ended.
         latest: its latest runs, newest first.
+        due_ms: when triggers start it next, by their places; those by time alone.
         queues: what waits behind its limits.
         data: what the event had that started the latest run, as JSON; `None` if there is no run.
     """
@@ -41,6 +42,7 @@ class FunctionDetail:
     failed_runs: int
     open_runs: int
     latest: tuple[RunRow, ...]
+    due_ms: dict[int, int]
     queues: Queues
     data: bytes | None
 
@@ -82,6 +84,11 @@ def function_detail(
         failed_runs=counted.get("failed", 0),
         open_runs=open_runs,
         latest=latest,
+        due_ms={
+            place: due_ms
+            for (of, place), due_ms in schedule_rows.load_due_times(connection).items()
+            if of == fn_id
+        },
         queues=queues(connection, now_ms, fn_id),
         data=_data(connection, latest[0].run_id) if latest else None,
     )

@@ -14,7 +14,7 @@ from stephttp.engine.model.refused import Refused
 from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.rules.functions import planning
 from stephttp.engine.store import function_rows
-from stephttp.engine.work import backlog, save
+from stephttp.engine.work import backlog, save, timetable
 from stephttp.engine.work.backlog import BacklogEvent
 from stephttp.engine.work.save import Started
 
@@ -35,13 +35,13 @@ def register(connection: sqlite3.Connection, registration: Registration, at: Mom
     modified = not function_rows.is_known(connection, registration)
     if modified:
         function_rows.save(connection, registration, at.now_ms)
-    return Registered(modified, function_rows.load_functions(connection) if modified else [])
+    return _registered(connection, at, modified=modified)
 
 
 def remove(connection: sqlite3.Connection, url: str, at: Moment) -> Registered:
     """Forget the app at an address."""
     modified = function_rows.remove(connection, url)
-    return Registered(modified, function_rows.load_functions(connection) if modified else [])
+    return _registered(connection, at, modified=modified)
 
 
 def set_paused(
@@ -105,3 +105,11 @@ def _present(connection: sqlite3.Connection, name: str) -> Function:
 
 def _not_started(name: str, reason: str) -> str:
     return f"function: {name[:_SHOWN]!r} is not started: {reason}"
+
+
+def _registered(connection: sqlite3.Connection, at: Moment, *, modified: bool) -> Registered:
+    if not modified:
+        return Registered(False, [])
+    functions = function_rows.load_functions(connection)
+    timetable.arrange(connection, functions, at)
+    return Registered(True, functions)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Mapping
+from datetime import timedelta
 from typing import Literal
 
 from msgspec import UNSET, UnsetType
@@ -9,15 +12,19 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from stephttp._wire.durations import format_duration
 from stephttp.engine.api.sdk.ingest import check_key
 from stephttp.engine.functions.registry import read_registration
-from stephttp.engine.model.function import Function
+from stephttp.engine.model.clock import rfc3339
+from stephttp.engine.model.function import Function, Trigger
 from stephttp.engine.model.function_ids import app_id
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.settings import VERSION
 from stephttp.engine.model.tokens import new_ulid
+from stephttp.engine.store import schedule_rows
 from stephttp.engine.store.function_rows import load_functions
-from stephttp.engine.web.fields import AnswerBody, Uuid
+from stephttp.engine.store.schedule_rows import TriggerKey
+from stephttp.engine.web.fields import AnswerBody, Time, Uuid
 from stephttp.engine.web.invocation import invoke_function
 from stephttp.engine.web.requests import engine_of, read_body
 from stephttp.engine.web.responses import json_response
@@ -46,10 +53,13 @@ class Invoked(AnswerBody):
 
 
 class TriggerView(AnswerBody, omit_defaults=True):
-    """An event that starts a function."""
+    """What starts a function: an event, or the time. `next_at`: when that is next."""
 
-    event: str
+    event: str | UnsetType = UNSET
     expression: str | UnsetType = UNSET
+    cron: str | UnsetType = UNSET
+    jitter: str | UnsetType = UNSET
+    next_at: Time | UnsetType = UNSET
 
 
 class DevStep(AnswerBody):
@@ -87,8 +97,8 @@ async def dev(request: Request) -> Response:
     engine = engine_of(request)
     if engine.settings.kind != "dev":
         raise HTTPException(404)
-    known = await engine.store.read(load_functions)
-    return json_response(DevServer(f"stephttp-{VERSION}", [_view(one) for one in known], []))
+    known = await engine.store.read(_views)
+    return json_response(DevServer(f"stephttp-{VERSION}", [view for _, view in known], []))
 
 
 async def register(request: Request) -> Response:
@@ -118,8 +128,8 @@ async def listing(request: Request) -> Response:
     """List the functions of an app, by its name."""
     name = request.path_params["name"]
     wanted = app_id(name)
-    known = await engine_of(request).store.read(load_functions)
-    found = [_view(one) for one in known if one.endpoint.app_id == wanted]
+    known = await engine_of(request).store.read(_views)
+    found = [view for app, view in known if app == wanted]
     if not found:
         raise Refused(f"name: there is no app {name[:200]!r} with functions", 404)
     return json_response(found)
@@ -137,15 +147,35 @@ async def invoke(request: Request) -> Response:
     return json_response(Invoked(invocation.event_id, 200))
 
 
-def _view(function: Function) -> FunctionView:
+def _views(connection: sqlite3.Connection) -> list[tuple[str, FunctionView]]:
+    """Return all functions, each with the id of its app."""
+    due = schedule_rows.load_due_times(connection)
+    return [(one.endpoint.app_id, _view(one, due)) for one in load_functions(connection)]
+
+
+def _view(function: Function, due: Mapping[TriggerKey, int]) -> FunctionView:
     endpoint = function.endpoint
     uri = f"{endpoint.domain}{endpoint.path}" + (f"?{endpoint.query}" if endpoint.query else "")
     return FunctionView(
         id=endpoint.fn_id,
         name=function.name,
         slug=endpoint.slug,
-        triggers=[TriggerView(one.event, one.condition or UNSET) for one in function.triggers],
+        triggers=[
+            _trigger_view(one, None if function.paused else due.get((endpoint.fn_id, place)))
+            for place, one in enumerate(function.triggers)
+        ],
         steps=[DevStep("step", "step", uri, endpoint.retries)],
         refused=UNSET if endpoint.refused is None else endpoint.refused,
         paused=function.paused,
+    )
+
+
+def _trigger_view(trigger: Trigger, due_ms: int | None) -> TriggerView:
+    if trigger.cron is None:
+        return TriggerView(trigger.event, trigger.condition or UNSET)
+    jitter = timedelta(milliseconds=trigger.jitter_ms)
+    return TriggerView(
+        cron=trigger.cron,
+        jitter=format_duration(jitter) if jitter else UNSET,
+        next_at=UNSET if due_ms is None else rfc3339(due_ms),
     )

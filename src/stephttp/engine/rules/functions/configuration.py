@@ -195,10 +195,19 @@ def _period(table: dict[str, Any], name: str, field: str, *, optional: bool = Fa
     text = _text(table, name, field)
     if text is None and optional:
         return None
+    return read_period(text or "", f"{field}.{name}")
+
+
+def read_period(text: str, field: str) -> int:
+    """Read a length of time, in milliseconds.
+
+    Raises:
+        Refused: it is not one; the text names the field.
+    """
     try:
-        period = parse_duration(text or "")
+        period = parse_duration(text)
     except ValueError as error:
-        raise Refused(f"{field}.{name}: {error}") from None
+        raise Refused(f"{field}: {error}") from None
     if not _MS <= period <= MAX_WAIT:
-        raise Refused(f"{field}.{name}: {text!r} is not from 1 ms to {MAX_WAIT.days} days")
+        raise Refused(f"{field}: {text!r} is not from 1 ms to {MAX_WAIT.days} days")
     return period // _MS

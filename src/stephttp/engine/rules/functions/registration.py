@@ -2,8 +2,8 @@
 
 An app says the same in two ways: in the body of `POST /fn/register`, or, "in band", in its answer
 to a ping. Fields that cannot be read are refused. A function that asks for what this engine cannot
-do is known, but never started (`Endpoint.refused`): a limit that is not kept, or a schedule that
-never comes, would be found out too late.
+do is known, but never started (`Endpoint.refused`): a limit that is not kept would be found out too
+late.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from stephttp.engine.model.function import App, Function, Registration, Trigger
 from stephttp.engine.model.known_endpoint import Endpoint
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.rules.conditions import expressions
-from stephttp.engine.rules.functions.configuration import read_options
+from stephttp.engine.rules.functions import cron_times
+from stephttp.engine.rules.functions.configuration import read_options, read_period
 from stephttp.engine.rules.functions.run_events import RESERVED, names_of
 
 _DEFAULT_RETRIES = 4
@@ -44,6 +45,7 @@ class _Trigger(Struct):
     event: str | None = None
     expression: str | None = None
     cron: str | None = None
+    jitter: str | None = None
 
 
 class _Retries(Struct):
@@ -133,8 +135,8 @@ def _function(raw: bytes, field: str, app_id: str, sdk: str) -> Function:
     ((step_id, step),) = config.steps.items()
     where = f"{field}.steps.{step_id[:_SHOWN]}"
     read = read_options(options, field)
-    triggers, untimely = _triggers(config, field)
-    refused = _unknown_options(options) or untimely
+    triggers, unsent = _triggers(config, field)
+    refused = _unknown_options(options) or unsent
     if step.runtime.type != "http":
         kind = step.runtime.type[:_SHOWN]
         refused = f"steps.{step_id[:_SHOWN]}.runtime.type: {kind!r}; only 'http' can be called"
@@ -171,7 +173,7 @@ def _triggers(config: _Config, field: str) -> tuple[list[Trigger], str | None]:
     for number, one in enumerate(config.triggers):
         where = f"{field}.triggers[{number}]"
         if one.cron is not None:
-            refused = f"triggers[{number}].cron: functions are not started by time yet"
+            triggers.append(_timed(one, one.cron, where))
         elif not one.event:
             raise Refused(f"{where}.event: must name an event")
         elif len(one.event) > _LONGEST:
@@ -183,6 +185,19 @@ def _triggers(config: _Config, field: str) -> tuple[list[Trigger], str | None]:
                 expressions.check(one.expression, f"{where}.expression", expressions.CANCEL_NAMES)
             triggers.append(Trigger(one.event, one.expression or None))
     return triggers, refused
+
+
+def _timed(trigger: _Trigger, cron: str, field: str) -> Trigger:
+    if trigger.event or trigger.expression:
+        raise Refused(f"{field}: has a time and an event; make them two triggers")
+    if len(cron) > _LONGEST:
+        raise Refused(f"{field}.cron: must have at most {_LONGEST} characters")
+    try:
+        cron_times.check(cron)
+    except ValueError as error:
+        raise Refused(f"{field}.cron: {error}") from None
+    jitter_ms = 0 if not trigger.jitter else read_period(trigger.jitter, f"{field}.jitter")
+    return Trigger("", cron=cron, jitter_ms=jitter_ms)
 
 
 def _unknown_options(options: dict[str, Any]) -> str | None:

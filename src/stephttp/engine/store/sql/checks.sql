@@ -159,3 +159,8 @@ WHERE (aside IS NULL) <> (turn_ms IS NULL)
       OR (aside >= '~' AND NOT EXISTS (SELECT 1 FROM run_gates
                                        WHERE run_gates.run_id = timers.run_id
                                              AND run_gates.gate = timers.aside))
+
+-- name: a schedule is of a function that is present and can be started
+SELECT fn_id || ' ' || place, cron FROM schedules
+WHERE NOT EXISTS (SELECT 1 FROM functions
+                  WHERE functions.fn_id = schedules.fn_id AND present AND refused IS NULL)

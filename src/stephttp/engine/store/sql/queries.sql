@@ -871,3 +871,27 @@ ON CONFLICT DO NOTHING
 
 -- name: invokers
 SELECT invoked_by FROM invokers WHERE run_id = ? ORDER BY invoked_by
+
+-- name: schedules
+SELECT fn_id, place, cron, jitter_ms, time_ms, due_ms, set_ms FROM schedules
+ORDER BY fn_id, place
+
+-- name: due_schedules
+SELECT fn_id, place, cron, jitter_ms, time_ms, due_ms, set_ms FROM schedules
+WHERE due_ms <= ? ORDER BY due_ms, fn_id, place LIMIT ?
+
+-- name: schedules_set_after
+SELECT fn_id, place, cron, jitter_ms, time_ms, due_ms, set_ms FROM schedules WHERE set_ms > ?
+
+-- name: next_schedule
+SELECT min(due_ms) FROM schedules
+
+-- name: save_schedule
+INSERT INTO schedules (fn_id, place, cron, jitter_ms, time_ms, due_ms, set_ms)
+VALUES (:fn_id, :place, :cron, :jitter_ms, :time_ms, :due_ms, :set_ms)
+ON CONFLICT (fn_id, place) DO UPDATE
+SET cron = excluded.cron, jitter_ms = excluded.jitter_ms, time_ms = excluded.time_ms,
+    due_ms = excluded.due_ms, set_ms = excluded.set_ms
+
+-- name: delete_schedule
+DELETE FROM schedules WHERE fn_id = ? AND place = ?

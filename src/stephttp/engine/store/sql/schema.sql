@@ -95,6 +95,11 @@
 -- memory. A TURN is the place of a run in lanes, if it has gates or a priority: its begin, less the
 -- priority. A gate goes with its last run, unless it still says when the next run may start.
 --
+-- A SCHEDULE is the next start of a function by time: one row for each of its triggers that is a cron
+-- expression, as long as the function is present and not `refused`. When it falls due, one transaction
+-- begins the run and moves the row to its next time, so that no time counts twice. The row of a paused
+-- function moves on without a run. `set_ms` tells a clock that was wrong: no row was worked out in the future.
+--
 -- Two rules hold after every transaction: an 'async' run has at least one timer that is not of the
 -- run as a whole (it cannot be forgotten), and a run of any other status has none (it cannot be
 -- woken), but a 'sync' one may have a lease.
@@ -478,6 +483,20 @@ CREATE TABLE turns (
     run_id          TEXT    PRIMARY KEY,
     turn_ms         INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE schedules (
+    fn_id           TEXT    NOT NULL,
+    place           INTEGER NOT NULL,             -- of the trigger among those of the function
+    cron            TEXT    NOT NULL,
+    jitter_ms       INTEGER NOT NULL,
+    time_ms         INTEGER NOT NULL,             -- the next time of the expression
+    due_ms          INTEGER NOT NULL,             -- when the function starts: then, or later by its jitter
+    set_ms          INTEGER NOT NULL,             -- when this was worked out
+    PRIMARY KEY (fn_id, place)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX schedules_by_due ON schedules (due_ms);
+CREATE INDEX schedules_by_setting ON schedules (set_ms);
 
 CREATE TABLE cancellations (
     seq               INTEGER PRIMARY KEY,

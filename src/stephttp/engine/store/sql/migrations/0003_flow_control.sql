@@ -1,4 +1,4 @@
--- Options of functions, and timers of runs as a whole.
+-- Options of functions, timers of runs as a whole, and schedules.
 
 ALTER TABLE functions ADD COLUMN paused INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE functions ADD COLUMN options BLOB NOT NULL DEFAULT x'7b7d';
@@ -137,3 +137,17 @@ CREATE TABLE turns (
     run_id          TEXT    PRIMARY KEY,
     turn_ms         INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE schedules (
+    fn_id           TEXT    NOT NULL,
+    place           INTEGER NOT NULL,
+    cron            TEXT    NOT NULL,
+    jitter_ms       INTEGER NOT NULL,
+    time_ms         INTEGER NOT NULL,
+    due_ms          INTEGER NOT NULL,
+    set_ms          INTEGER NOT NULL,
+    PRIMARY KEY (fn_id, place)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX schedules_by_due ON schedules (due_ms);
+CREATE INDEX schedules_by_setting ON schedules (set_ms);
