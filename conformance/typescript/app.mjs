@@ -58,6 +58,12 @@ endpoint("/sync", async ({ key }) => {
   return Response.json({ a, b }, { status: 201, headers: { "x-mine": "yes" } });
 });
 
+endpoint("/rated", async ({ key }) => {
+  await client.score({ name: "early", value: 0.5 });
+  const a = await counted(key, "a", () => client.score({ name: "in-step", value: true }));
+  return Response.json({ done: a === undefined || a === null });
+});
+
 endpoint("/none", async () => Response.json({ none: true }));
 
 endpoint("/sleep", async ({ key }) => {

@@ -5,6 +5,7 @@
 
 import http from "node:http";
 import { Inngest, NonRetriableError, RetryAfterError } from "inngest";
+import { metadataMiddleware, scoreMiddleware } from "inngest/experimental";
 import { serve } from "inngest/node";
 import { addTo } from "./flow_control.mjs";
 
@@ -135,6 +136,23 @@ function functionsOf(client) {
 
   addTo(client, add);
 
+  add("rated", async ({ event, step, runId }) => {
+    await step.run("pack", () => client.metadata.set({ boxes: 2 }));
+    await step.metadata("note").run().set({ state: "packed" }, "state");
+    await step.score("rate", { name: "good", value: true });
+    await client.score({ runId, name: "fit", value: 0.5 });
+    await client.metadata.run(runId).step("pack").set({ later: 1 }, "late");
+    return event.meta;
+  });
+
+  add("in-session", async ({ step }) => {
+    const done = await step.invoke("child", { function: heir, data: {} });
+    const { ids } = await step.sendEvent("go", { name: `${client.id}/heir`, data: {} });
+    return { done, ids };
+  });
+
+  const heir = add("heir", async ({ event, sessions }) => [event.meta?.sessions, sessions]);
+
   if (process.env.CRON) {
     add("timed", async ({ event }) => [event.name, event.data, event.ts], {
       triggers: [{ cron: process.env.CRON, jitter: "100ms" }],
@@ -149,7 +167,8 @@ for (const [id, options] of [
   ["checkpointed", {}],
   ["plain", { checkpointing: false }],
 ]) {
-  const client = new Inngest({ id, ...options });
+  const middleware = [metadataMiddleware, scoreMiddleware].map((make) => make());
+  const client = new Inngest({ id, middleware, ...options });
   const servePath = `/${id}/api/inngest`;
   routes[servePath] = serve({ client, functions: functionsOf(client), servePath });
 }

@@ -17,7 +17,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.acceptance.processes import serving
+from tests.acceptance.processes import eventually, serving
 
 from .conftest import Peer
 
@@ -35,6 +35,22 @@ def test_a_request_that_never_waits(peer: Peer) -> None:
     assert response.json() == {"a": {"x": 1}, "b": "two"}
     assert response.headers["x-mine"] == "yes"
     assert peer.counts() == {"handler": 1, "a": 1, "b": 1}
+
+
+def test_scores_of_a_request_that_never_waits(peer: Peer) -> None:
+    """The first of them comes long before the run is reported."""
+    response = peer.get("/rated")
+    assert (response.status_code, response.json()) == (200, {"done": True})
+    expected = {None: {"early": {"value": 0.5}}, "a": {"in-step": {"value": True}}}
+
+    def kept() -> bool:
+        runs = peer.http.get(f"{peer.engine}/v1/runs", params={"endpoint": "conformance-rated"})
+        found = [run["run_id"] for run in runs.json()["data"]]
+        url = f"{peer.engine}/v1/runs/"
+        metadata = [peer.http.get(url + one).json()["data"]["metadata"] for one in found]
+        return [{one["step"]: one["values"] for one in some} for some in metadata] == [expected]
+
+    eventually(kept)
 
 
 def test_a_request_without_steps(peer: Peer) -> None:

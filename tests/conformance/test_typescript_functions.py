@@ -140,6 +140,32 @@ def test_options_decide_whether_and_when_a_run_starts(
     check(app)
 
 
+def test_metadata_and_scores_are_kept_with_the_run(app: App) -> None:
+    run = app.outcome("rated")
+    assert run["status"] == "Completed", run
+    kept = {(one["step"], one["kind"]): one["values"] for one in run["metadata"]}
+    of_pack = ("pack", "userland.default")
+    assert kept.pop(of_pack) == {"boxes": 2}
+    assert kept.pop(("pack", "userland.late")) == {"later": 1}
+    assert kept.pop((None, "userland.state")) == {"state": "packed"}
+    scores = {name: one["value"] for values in kept.values() for name, one in values.items()}
+    assert scores == {"good": True, "fit": 0.5}
+    assert {kind for _, kind in kept} == {"inngest.score"}
+
+
+def test_sessions_go_from_runs_to_what_they_start(app: App) -> None:
+    meta = {"sessions": {"chat": "c1", "user": 7}}
+    message = {"name": f"{app.name}/in-session", "data": {"key": app.key}, "meta": meta}
+    (event_id,) = app.engine.post("/e/any", json=message).json()["ids"]
+    (run,) = app.ended(event_id)
+    sessions = {"chat": "c1", "user": "7"}
+    assert run["status"] == "Completed", run
+    assert output(run)["done"] == [sessions, sessions]
+    (event_id,) = output(run)["ids"]
+    (child,) = app.ended(event_id)
+    assert output(child) == [sessions, sessions]
+
+
 def test_time_starts_functions(typescript_app: Path) -> None:
     port = free_port()
     app = f"http://127.0.0.1:{port}/plain/api/inngest"

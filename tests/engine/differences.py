@@ -72,6 +72,11 @@ DIFFERENCES = [
         "A restart in the wrong minute must not cost a nightly run, which has to know its night.",
     ),
     Difference(
+        "Metadata that is to be merged replaces the values of its kind, as the SDK's docs say.",
+        "It is merged: values under other names stay.",
+        "SDKs send each score by itself, and a run may have several.",
+    ),
+    Difference(
         "A cron expression of one time a day has no run on the day when clocks are set ahead past "
         "it, and two when they are set back.",
         "It has one run on both days.",

@@ -61,6 +61,7 @@ ROWS: dict[str, str] = {
     "GET /v1/runs/{run}/jobs": KEYED,
     "GET /v1/runs/{run}/steps": KEYED,
     "GET /v1/runs/{run}/spans": KEYED,
+    "POST /v1/runs/{run}/metadata": KEYED,
     "POST /v1/traces/userland": KEYED,
     "GET /v1/realtime/sse": REALTIME,
     "POST /v1/realtime/token": KEYED,

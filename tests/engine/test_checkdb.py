@@ -76,6 +76,9 @@ BREAKS = {
     "a schedule is of a function that is present and can be started": (
         "INSERT INTO schedules VALUES ('f', 0, '@daily', 0, 1, 1, 1)"
     ),
+    "metadata belongs to a run, and is an object": (
+        "INSERT INTO run_metadata VALUES ('nobody', '', -1, '', 'userland.x', 1, x'7b7d')"
+    ),
     "there is a secret of 32 bytes": "UPDATE meta SET value = x'00' WHERE key = 'secret'",
 }
 

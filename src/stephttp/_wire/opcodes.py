@@ -95,6 +95,7 @@ class Op(Struct, omit_defaults=True, gc=False, rename={"display_name": "displayN
     error: ErrorInfo | None = None
     timing: Timing | None = None
     userland: Userland | None = None
+    metadata: Raw | UnsetType = UNSET
 
 
 def kept_bytes(op: Op) -> int:

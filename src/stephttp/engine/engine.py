@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from stephttp._wire.opcodes import Op
 from stephttp._wire.stored_state import CallId
+from stephttp.engine.arriving_metadata import ArrivingMetadata
 from stephttp.engine.bulk import BulkActions
 from stephttp.engine.deliverer import Deliverer
 from stephttp.engine.executor import Executor
@@ -68,7 +69,7 @@ class Engine:
     Attributes:
         settings, clock, rng: as given.
         store, waiters, changes, channels, streams, reader, executor, egress, caller, metrics,
-            after, functions: the parts of the engine; see their classes.
+            after, functions, metadata: the parts of the engine; see their classes.
     """
 
     def __init__(
@@ -94,10 +95,14 @@ class Engine:
         self.caller = EndpointCaller(settings, self.clock, self.rng, transport)
         self._gateway = Gateway(settings, gateway)
         self._spans = spans = ArrivingSpans(self.store, self.metrics, self.clock, settings)
+        self.metadata = attached = ArrivingMetadata(
+            self.store, self.clock, lambda run_id: self.changes.publish([run_id])
+        )
         alarm = Alarm(self.clock)
         self.after = AfterCommit(
             self.waiters, self.changes, following, alarm, self.metrics.changed,
-            spans.early.run_ids, spans.run_began, settings,
+            [(spans.early.run_ids, spans.run_began), (attached.run_ids, attached.run_began)],
+            settings,
         )  # fmt: skip
         self.executor = Executor(
             self.store, self.caller, self._gateway, self.metrics, self.changes,
@@ -145,7 +150,7 @@ class Engine:
     async def stop(self) -> None:
         """Stop working, give up calls under way (they are repeated later), close the database."""
         self.drain()
-        for part in (*reversed(self._parts), self._spans):
+        for part in (*reversed(self._parts), self._spans, self.metadata):
             await part.stop()
         for resource in (self.caller, self._gateway, self.store):
             await resource.close()

@@ -4,6 +4,7 @@ clock is set."""
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
@@ -148,6 +149,7 @@ async def test_the_times_of_a_paused_function_pass() -> None:
         assert await w.after(10 * MINUTE) == []
         (trigger,) = await listed(w)
         assert "next_at" not in trigger
+        assert "next <time" not in (await w.http.get("/apps")).text
         await change(w, "UPDATE functions SET paused = 0")
         assert times(await w.after(MINUTE)) == ["29 12:11:00"]
 
@@ -169,6 +171,21 @@ async def test_a_time_zone_that_is_lost_stops_no_other_function(
         assert times(await w.after(23 * HOUR)) == ["30 13:00:00"] * 2
 
 
+async def test_limits_hold_for_starts_by_time() -> None:
+    async with world(at("2026-11-29 12:00"), script=[returns(1)] * 3) as w:
+        await register(w, timed("shop-tidy", "* * * * *", rateLimit={"limit": 1, "period": "1h"}))
+        for _ in range(90):
+            await w.after(MINUTE)
+        assert times(w.calls) == ["29 12:01:00", "29 13:01:00"]
+        gathering = {"maxSize": 3, "timeout": "1h"}
+        await register(w, timed("shop-tidy", "* * * * *", batchEvents=gathering))
+        for _ in range(3):
+            await w.after(MINUTE)
+        (event, *others) = body_of(w.calls[-1])["events"]
+        assert len(others) == 2
+        assert {one["name"] for one in (event, *others)} == {"inngest/scheduled.timer"}
+
+
 async def test_jitter_spreads_starts_and_leaves_their_times_as_they_are() -> None:
     async with world(at("2026-11-29 12:00"), script=[returns(1)] * 60) as w:
         await register(
@@ -185,8 +202,8 @@ async def test_jitter_spreads_starts_and_leaves_their_times_as_they_are() -> Non
 async def test_jitter_longer_than_the_period_drops_no_time() -> None:
     async with world(at("2026-11-29 12:00"), script=[returns(1)] * 60) as w:
         await register(w, timed("shop-tidy", "* * * * *", jitter="5m"))
-        for _ in range(3600):
-            await w.after(1)
+        for _ in range(720):
+            await w.after(5)
         seen = sorted(times(w.calls))
         assert seen == [f"29 12:{minute:02}:00" for minute in range(1, len(seen) + 1)]
         assert len(seen) >= 55
@@ -255,3 +272,8 @@ async def test_the_next_time_is_shown() -> None:
         assert "2026-11-29T13:30:00.000Z" <= next_at <= "2026-11-29T13:31:30.000Z"
         dev = (await w.http.get("/dev")).json()["functions"]
         assert dev[0]["triggers"][1]["next_at"] == next_at
+        for path in ("/apps", f"/functions/{dev[0]['id']}"):
+            page = (await w.http.get(path)).text
+            assert re.search(
+                r"TZ=Europe/Paris .{0,80}, next <time datetime=\"2026-11-29T13:3", page
+            )

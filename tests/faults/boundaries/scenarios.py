@@ -114,6 +114,7 @@ SCENARIOS = (
         commits=(f"{_WORK}.registered_functions.start_portion",),
         apps=("sync",),
     ),
+    Scenario(workloads.metadata, commits=(f"{_WORK}.metadata.attach",)),
     Scenario(workloads.timed, commits=(f"{_WORK}.schedules.fire",)),
     Scenario(workloads.event_of_a_step, sends=(f"{_SDK}.outgoing_events.post",)),
     Scenario(workloads.crowd, commits=(f"{_WORK}.deliveries.end",), apps=("async",)),

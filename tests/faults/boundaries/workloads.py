@@ -298,6 +298,22 @@ async def timed(bench: Bench) -> None:
     assert len(set(times)) == len(times), f"started twice for a time: {sorted(times)}"
 
 
+async def metadata(bench: Bench) -> None:
+    """A run is rated while it waits."""
+    label = bench.label()
+    order = asyncio.create_task(bench.order({"kind": "signal", "name": label}, RUN, label=label))
+    run_id = await bench.waiting(label)
+    scored = {"kind": "inngest.score", "op": "merge", "values": {"good": {"value": True}}}
+    body = {"target": {"run_id": run_id}, "metadata": [scored]}
+    answer = await bench.manage("POST", f"/v1/runs/{run_id}/metadata", json=body)
+    assert answer.status_code == 204, answer.text
+    (kept,) = (await bench.manage("GET", f"/v1/runs/{run_id}")).json()["data"]["metadata"]
+    assert kept["values"] == {"good": {"value": True}}
+    answer = await bench.manage("POST", "/v1/signals", json={"signal": label, "data": 1})
+    assert answer.status_code in (200, 404), answer.text
+    await order
+
+
 async def function_ended(bench: Bench, event_id: str) -> None:
     """Wait until the one run that an event has started has ended well."""
 

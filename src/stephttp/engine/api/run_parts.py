@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from msgspec import Raw, Struct
 
 from stephttp.engine.model.clock import rfc3339
+from stephttp.engine.model.run_metadata import NO_ATTEMPT, RunMetadata
 from stephttp.engine.reading import OpenWait
 from stephttp.engine.traces.otlp import Span
 from stephttp.engine.web.fields import AnswerBody, RunId, Time, Uuid, one_of
@@ -65,6 +66,34 @@ def wait_item(wait: OpenWait) -> WaitItem:
         condition=wait.condition,
         due_at=rfc3339(wait.due_ms),
         behind_limit=wait.behind is not None,
+    )
+
+
+class MetadataItem(AnswerBody):
+    """Values of one kind that were attached to a run, to one of its steps, or to a span.
+
+    `step` is the id that the user's code gave the step.
+    """
+
+    kind: str
+    step_id: str | None
+    step: str | None
+    attempt: int | None
+    span_id: str | None
+    values: dict[str, Any]
+    set_at: Time
+
+
+def metadata_item(one: RunMetadata) -> MetadataItem:
+    """Describe values that were attached to a run."""
+    return MetadataItem(
+        kind=one.kind,
+        step_id=one.target.step_id or None,
+        step=one.step,
+        attempt=None if one.target.attempt == NO_ATTEMPT else one.target.attempt,
+        span_id=one.target.span_id or None,
+        values=stored(one.values),
+        set_at=rfc3339(one.at_ms),
     )
 
 

@@ -25,6 +25,7 @@ from stephttp.engine.api.openapi.parameters import (
 from stephttp.engine.api.openapi.schema import SchemaOf
 from stephttp.engine.api.run_parts import EventRun, SpanView
 from stephttp.engine.api.sdk import (
+    attaching,
     cancelling,
     ingest,
     publishing,
@@ -35,6 +36,7 @@ from stephttp.engine.api.sdk import (
     system,
     user_spans,
 )
+from stephttp.engine.api.sdk.attaching import NewMetadata
 from stephttp.engine.api.sdk.cancelling import (
     CancellationRequest,
     CancellationView,
@@ -106,6 +108,12 @@ SDK_OPERATIONS = (
         "GET", "/v1/runs/{run}/spans", user_spans.listing,
         "listSpans", "OpenTelemetry spans of a run, in the order in which they began.",
         data(list[SpanView]), 400, 404, parameters=(RUN,),
+    ),
+    operation(
+        "POST", "/v1/runs/{run}/metadata", attaching.attach,
+        "attachMetadata", "Attach metadata and scores to a run, to one of its steps, or to a span.",
+        {}, 400, 404, 413, parameters=(RUN,), body=takes(SchemaOf(NewMetadata)),
+        more={"204": EMPTY},
     ),
     operation(
         "POST", "/v1/traces/userland", user_spans.receive,

@@ -172,7 +172,7 @@ class AfterCommit:
 
     Args:
         count: counts one.
-        expected: ids of runs (a view); `began` is called with the id of each that starts.
+        expected: ids of runs (a view), and what is called with the id of each of them that starts.
     """
 
     def __init__(
@@ -182,8 +182,7 @@ class AfterCommit:
         streams: StreamListeners,
         alarm: Alarm,
         count: Callable[[Change], None],
-        expected: Collection[str],
-        began: Callable[[str], None],
+        expected: Sequence[tuple[Collection[str], Callable[[str], None]]],
         settings: Settings,
     ) -> None:
         self._waiters = waiters
@@ -192,7 +191,6 @@ class AfterCommit:
         self._alarm = alarm
         self._count = count
         self._expected = expected
-        self._began = began
         self._deadline = settings.run_deadline
         self.looks_back: Callable[[], None] = lambda: None
         """Called if waits and events are still to be matched with each other."""
@@ -213,8 +211,9 @@ class AfterCommit:
         if run.run_id in self._streams.wakes:
             self._streams.wake(run.run_id)
         if change.began is not None:
-            if run.run_id in self._expected:
-                self._began(run.run_id)
+            for run_ids, began in self._expected:
+                if run.run_id in run_ids:
+                    began(run.run_id)
             if self._deadline is not None:
                 self._alarm.set(change.began.created_ms + round(self._deadline * 1000))
         if change.ended:

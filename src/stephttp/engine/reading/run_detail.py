@@ -16,11 +16,14 @@ from stephttp._wire import capsule
 from stephttp._wire.cut_entries import read_entry
 from stephttp._wire.ids import CAPSULE, CUT_NAME, is_own
 from stephttp.engine.model.run import RunStatus
+from stephttp.engine.model.run_metadata import RunMetadata
 from stephttp.engine.reading.run_list import load_row
 from stephttp.engine.reading.run_rows import OpenWait, RunRow, load_limits
 from stephttp.engine.reading.step_detail import StepDetail, output_of, step_detail
 from stephttp.engine.reading.waterfall import WaterfallSpan, waterfall
+from stephttp.engine.rules.event_sessions import sessions_of
 from stephttp.engine.rules.results import render
+from stephttp.engine.store import metadata_rows
 from stephttp.engine.traces.otlp import Span
 from stephttp.engine.traces.spans import load
 
@@ -110,6 +113,8 @@ class RunDetail:
         events: the events that it sent or waited for. `name` is `None` if the event is no longer
             stored.
         warnings: in the order in which they were reported.
+        metadata: what was attached to it, and to its steps.
+        sessions: ids of the sessions to which it belongs, by their keys.
         invoked_by: the run and the step that wait for its result.
         reruns: the runs that repeat it.
         started_by: the event that started it, as JSON, if it is a run of a function; then `result`
@@ -132,6 +137,8 @@ class RunDetail:
     user_spans: tuple[Span, ...]
     events: tuple[SentEvent, ...]
     warnings: tuple[Warned, ...]
+    metadata: tuple[RunMetadata, ...]
+    sessions: dict[str, str]
     invoked_by: tuple[str, str] | None
     reruns: tuple[str, ...]
     started_by: bytes | None
@@ -184,6 +191,8 @@ def run_detail(connection: sqlite3.Connection, run_id: str, now_ms: int) -> RunD
             for event_id, name, sender, received in events
         ),
         warnings=tuple(Warned(*row) for row in connection.execute(_WARNINGS, values)),
+        metadata=tuple(metadata_rows.load(connection, run_id)),
+        sessions={} if found["events"] is None else sessions_of(found["events"]),
         invoked_by=(invoker, step_id) if invoker else None,
         reruns=tuple(rerun for (rerun,) in connection.execute(_RERUNS, values)),
         started_by=_started_by(found["events"]),

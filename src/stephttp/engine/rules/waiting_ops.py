@@ -112,10 +112,12 @@ def invoke_function(builder: ChangeBuilder, op: Op, field: str) -> None:
         _fail(builder, op, field, error_result("Error", message))
         return
     child_id = new_ulid(now_ms, rng)
+    invoked_by = f"{builder.run.run_id}.{op.id}"
+    event = None
+    if function is not None:  # before anything is noted, because the event may be refused
+        event = invoked_event(endpoint, payload, builder.at, invoked_by, due_ms)
     if builder.wait(op, Timer(op.id, TimerKind.INVOKE, due_ms, key=child_id)):
-        invoked_by = f"{builder.run.run_id}.{op.id}"
-        if function is not None:
-            event = invoked_event(endpoint, payload, builder.at, invoked_by, due_ms)
+        if function is not None and event is not None:
             start = plan(function, event, expressions.read_event(event.body), now_ms)
             builder.starts.append(replace(start, run_id=child_id, invoked_by=invoked_by))
             return

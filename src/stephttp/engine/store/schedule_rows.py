@@ -29,8 +29,9 @@ def load_set_after(connection: sqlite3.Connection, late_ms: int) -> list[Functio
 
 
 def load_due_times(connection: sqlite3.Connection) -> dict[TriggerKey, int]:
-    """Return when triggers start their functions next."""
-    return {(one.fn_id, one.place): one.due_ms for one in load(connection)}
+    """Return when triggers start their functions next, but for those that are paused."""
+    rows = connection.execute(QUERIES["next_starts"])
+    return {(fn_id, place): due_ms for fn_id, place, due_ms in rows}
 
 
 def save(connection: sqlite3.Connection, schedule: FunctionSchedule) -> None:

@@ -10,6 +10,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from stephttp.engine.model.inputs import EventArrival
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.tokens import new_ulid
+from stephttp.engine.rules.event_sessions import read_meta
 from stephttp.engine.web.requests import decode
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class EventMessage(Struct):
     id: str | None = None
     ts: int | float | None = None
     user: _Object | UnsetType = UNSET
+    meta: _Object | UnsetType = UNSET
     v: str | None = None
 
 
@@ -68,6 +70,10 @@ def parse_event(raw: bytes, limit: int, event_id: str, now_ms: int) -> EventArri
     }
     if not isinstance(message.user, UnsetType):
         body["user"] = _object("user", message.user)
+    if not isinstance(message.meta, UnsetType):
+        meta = read_meta(decode(_ANY, bytes(message.meta)), "meta")
+        if meta is not None:
+            body["meta"] = meta
     if message.v:
         body["v"] = message.v
     return EventArrival(

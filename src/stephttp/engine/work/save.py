@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import msgspec
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from stephttp._wire.opcodes import Op, OpCode
@@ -29,7 +30,7 @@ from stephttp.engine.rules.transitions import arrived
 from stephttp.engine.rules.waiting_ops import invoked_result, not_started
 from stephttp.engine.store import function_rows, run_triggers, runs
 from stephttp.engine.store.sql import QUERIES
-from stephttp.engine.work import admission, announcements, keys, matching
+from stephttp.engine.work import admission, announcements, keys, matching, metadata
 from stephttp.engine.work.admission import Admitted
 from stephttp.engine.work.links import link
 
@@ -136,6 +137,8 @@ def _follow(
         started = start(connection, change.starts, at)
         others += started.changes
         change = replace(change, held_ms=started.held_ms)
+    if any(op.metadata is not UNSET for op in ops):
+        metadata.attach_reported(connection, change.run.run_id, ops, at.now_ms)
     if change.ended:
         for op in ops:
             if op.opts and "keys" in op.opts:

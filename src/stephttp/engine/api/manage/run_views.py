@@ -8,10 +8,12 @@ from typing import Annotated, Any
 import msgspec
 
 from stephttp.engine.api.run_parts import (
+    MetadataItem,
     ReportedError,
     SpanView,
     Status,
     WaitItem,
+    metadata_item,
     span_view,
     stored,
     wait_item,
@@ -152,7 +154,8 @@ class Invoker(AnswerBody):
 class RunInFull(RunItem):
     """A run in full. `spans` are in the order in which they began, for a waterfall. `user_spans`
     are those of OpenTelemetry that the code in it made. `started_by` is the event that started it,
-    if it is a run of a function, and `limits` are the events and times that may cancel it."""
+    if it is a run of a function, `limits` are the events and times that may cancel it, and
+    `sessions` those to which it belongs."""
 
     app_id: Uuid
     function_id: Uuid
@@ -166,6 +169,8 @@ class RunInFull(RunItem):
     user_spans: list[SpanView]
     events: list[EventLink]
     warnings: list[WarningItem]
+    metadata: list[MetadataItem]
+    sessions: dict[str, str]
     invoked_by: Invoker | None
     reruns: tuple[RunId, ...]
     started_by: dict[str, Any] | None
@@ -193,6 +198,8 @@ def run_in_full(run: RunDetail) -> RunInFull:
         user_spans=[span_view(span) for span in run.user_spans],
         events=[_event(event) for event in run.events],
         warnings=[_warning(warned) for warned in run.warnings],
+        metadata=[metadata_item(one) for one in run.metadata],
+        sessions=run.sessions,
         invoked_by=Invoker(*run.invoked_by) if run.invoked_by else None,
         reruns=run.reruns,
         started_by=None if run.started_by is None else msgspec.json.decode(run.started_by),

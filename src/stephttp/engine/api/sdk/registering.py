@@ -161,7 +161,7 @@ def _view(function: Function, due: Mapping[TriggerKey, int]) -> FunctionView:
         name=function.name,
         slug=endpoint.slug,
         triggers=[
-            _trigger_view(one, None if function.paused else due.get((endpoint.fn_id, place)))
+            _trigger_view(one, due.get((endpoint.fn_id, place)))
             for place, one in enumerate(function.triggers)
         ],
         steps=[DevStep("step", "step", uri, endpoint.retries)],

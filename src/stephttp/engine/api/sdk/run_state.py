@@ -14,7 +14,15 @@ from starlette.responses import Response
 
 from stephttp._wire import stored_state
 from stephttp._wire.stored_state import CallId
-from stephttp.engine.api.run_parts import EventRun, ReportedError, WaitItem, stored, wait_item
+from stephttp.engine.api.run_parts import (
+    EventRun,
+    MetadataItem,
+    ReportedError,
+    WaitItem,
+    metadata_item,
+    stored,
+    wait_item,
+)
 from stephttp.engine.model import tokens
 from stephttp.engine.model.call import ResumeState
 from stephttp.engine.model.clock import rfc3339
@@ -24,7 +32,7 @@ from stephttp.engine.model.timer import TimerKind
 from stephttp.engine.outbound.under_way import Heard
 from stephttp.engine.reading.run_rows import load_waits
 from stephttp.engine.rules.answers import is_current
-from stephttp.engine.store import memos, runs
+from stephttp.engine.store import memos, metadata_rows, runs
 from stephttp.engine.store.run_triggers import load_triggers
 from stephttp.engine.store.runs import unknown
 from stephttp.engine.store.sql import QUERIES
@@ -40,6 +48,7 @@ class RunTrigger(AnswerBody):
     id: str
     name: str
     ts: int
+    meta: Any | UnsetType = UNSET
     user: Any | UnsetType = UNSET
     v: str | UnsetType = UNSET
 
@@ -53,6 +62,7 @@ class RunView(EventRun):
     error: ReportedError | None
     invoked_by: str | None
     waiting_for: list[WaitItem]
+    metadata: list[MetadataItem]
     output: Base64 | UnsetType = UNSET
 
 
@@ -210,6 +220,7 @@ def _run(connection: sqlite3.Connection, run_id: str) -> RunView:
         error=stored(error),
         invoked_by=invoked_by,
         waiting_for=[wait_item(wait) for wait in load_waits(connection, [run_id])[run_id]],
+        metadata=[metadata_item(one) for one in metadata_rows.load(connection, run_id)],
         output=UNSET if ended_ms is None else b64encode(output or b"").decode(),
     )
 

@@ -40,6 +40,7 @@ class EventView(AnswerBody):
     id: str
     name: str
     ts: int
+    meta: Any | UnsetType = UNSET
     user: Any | UnsetType = UNSET
     v: str | UnsetType = UNSET
 

@@ -16,6 +16,7 @@ from stephttp.engine.model.known_endpoint import Endpoint
 from stephttp.engine.model.run import NewRun, Run, RunStatus
 from stephttp.engine.model.timer import RESUME, Timer, TimerKind
 from stephttp.engine.model.tokens import new_job_id, new_ulid
+from stephttp.engine.rules.event_sessions import read_meta
 from stephttp.engine.rules.functions.run_timers import run_timers
 
 INVOKED = "inngest/function.invoked"
@@ -79,9 +80,12 @@ def invoked_event(
 
     Args:
         function: which one.
-        payload: what it is invoked with: `data`, and perhaps `user` and `v`.
+        payload: what it is invoked with: `data`, and perhaps `user`, `v` and `meta`.
         invoked_by: as `Run.invoked_by`.
         due_ms: when the step that invokes it stops waiting.
+
+    Raises:
+        Refused: its sessions are not acceptable.
     """
     event_id = new_ulid(at.now_ms, at.rng)
     data = payload.get("data")
@@ -95,6 +99,9 @@ def invoked_event(
     for name, kind in (("user", dict), ("v", str)):
         if isinstance(payload.get(name), kind):
             body[name] = payload[name]
+    meta = read_meta(payload.get("meta"), "payload.meta")
+    if meta is not None:
+        body["meta"] = meta
     return StartingEvent(event_id, INVOKED, at.now_ms, msgspec.json.encode(body))
 
 

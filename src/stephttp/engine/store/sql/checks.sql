@@ -164,3 +164,8 @@ WHERE (aside IS NULL) <> (turn_ms IS NULL)
 SELECT fn_id || ' ' || place, cron FROM schedules
 WHERE NOT EXISTS (SELECT 1 FROM functions
                   WHERE functions.fn_id = schedules.fn_id AND present AND refused IS NULL)
+
+-- name: metadata belongs to a run, and is an object
+SELECT run_id || ' ' || kind, 'no such run, or no object' FROM run_metadata
+WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = run_metadata.run_id)
+      OR json_type(CAST("values" AS TEXT)) IS NOT 'object'

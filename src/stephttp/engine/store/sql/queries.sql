@@ -886,6 +886,9 @@ SELECT fn_id, place, cron, jitter_ms, time_ms, due_ms, set_ms FROM schedules WHE
 -- name: next_schedule
 SELECT min(due_ms) FROM schedules
 
+-- name: next_starts
+SELECT fn_id, place, due_ms FROM schedules JOIN functions USING (fn_id) WHERE NOT paused
+
 -- name: save_schedule
 INSERT INTO schedules (fn_id, place, cron, jitter_ms, time_ms, due_ms, set_ms)
 VALUES (:fn_id, :place, :cron, :jitter_ms, :time_ms, :due_ms, :set_ms)
@@ -895,3 +898,22 @@ SET cron = excluded.cron, jitter_ms = excluded.jitter_ms, time_ms = excluded.tim
 
 -- name: delete_schedule
 DELETE FROM schedules WHERE fn_id = ? AND place = ?
+
+-- name: run_metadata
+SELECT run_metadata.step_id, attempt, span_id, coalesce(userland_id, name), kind, set_ms, "values"
+FROM run_metadata LEFT JOIN steps USING (run_id, step_id) WHERE run_id = ?
+ORDER BY run_metadata.step_id <> '', steps.seq IS NULL, steps.seq, run_metadata.step_id, attempt,
+         span_id, kind
+
+-- name: metadata_values
+SELECT "values" FROM run_metadata
+WHERE run_id = ? AND step_id = ? AND attempt = ? AND span_id = ? AND kind = ?
+
+-- name: metadata_size
+SELECT coalesce(sum(length("values")), 0) FROM run_metadata WHERE run_id = ?
+
+-- name: save_metadata
+INSERT INTO run_metadata (run_id, step_id, attempt, span_id, kind, set_ms, "values")
+VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (run_id, step_id, attempt, span_id, kind) DO UPDATE
+SET set_ms = excluded.set_ms, "values" = excluded."values"

@@ -115,6 +115,9 @@
 -- A WARNING is what an SDK has to say of a run without failing it, such as that its handler has
 -- changed so that it no longer comes to a step. It is kept once, and is only for people.
 --
+-- METADATA is what the code of a run, or who rates it, says of the run or of a step: values of several
+-- kinds, such as scores. The values of a kind are replaced, or merged by name. It may come after the end of the run.
+--
 -- A COUNT is how often something happened to the runs of an endpoint in a span of time; `tallies`
 -- says what is counted. Counts are all that is left of runs that were deleted, and the reason why
 -- an overview of a million runs costs no more than one of ten.
@@ -497,6 +500,17 @@ CREATE TABLE schedules (
 
 CREATE INDEX schedules_by_due ON schedules (due_ms);
 CREATE INDEX schedules_by_setting ON schedules (set_ms);
+
+CREATE TABLE run_metadata (
+    run_id          TEXT    NOT NULL,
+    step_id         TEXT    NOT NULL,             -- '' is the run as a whole
+    attempt         INTEGER NOT NULL,             -- of the step; -1: all
+    span_id         TEXT    NOT NULL,             -- of OpenTelemetry; '': no span
+    kind            TEXT    NOT NULL,
+    set_ms          INTEGER NOT NULL,
+    "values"        BLOB    NOT NULL,             -- a JSON object
+    PRIMARY KEY (run_id, step_id, attempt, span_id, kind)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE cancellations (
     seq               INTEGER PRIMARY KEY,

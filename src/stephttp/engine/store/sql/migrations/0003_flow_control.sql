@@ -1,4 +1,4 @@
--- Options of functions, timers of runs as a whole, and schedules.
+-- Options of functions, timers of runs as a whole, schedules, and metadata.
 
 ALTER TABLE functions ADD COLUMN paused INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE functions ADD COLUMN options BLOB NOT NULL DEFAULT x'7b7d';
@@ -151,3 +151,14 @@ CREATE TABLE schedules (
 
 CREATE INDEX schedules_by_due ON schedules (due_ms);
 CREATE INDEX schedules_by_setting ON schedules (set_ms);
+
+CREATE TABLE run_metadata (
+    run_id          TEXT    NOT NULL,
+    step_id         TEXT    NOT NULL,
+    attempt         INTEGER NOT NULL,
+    span_id         TEXT    NOT NULL,
+    kind            TEXT    NOT NULL,
+    set_ms          INTEGER NOT NULL,
+    "values"        BLOB    NOT NULL,
+    PRIMARY KEY (run_id, step_id, attempt, span_id, kind)
+) STRICT, WITHOUT ROWID;
