@@ -57,7 +57,7 @@ class Queue:
         executor = self._w.engine.executor
 
         def all_arrived() -> bool:
-            return executor.under_way["reentry"] == len(self.open)
+            return len(executor.busy) == len(self.open)
 
         while True:
             await self._w.engine._backlog.idle()

@@ -386,7 +386,8 @@ async def test_ten_thousand_runs_that_wait_cost_no_more_than_a_hundred(keyed: bo
         limits: list[dict[str, Any]] = [{"limit": 10}]
         limits += [{"limit": 2, "key": USER}] if keyed else []
         await register(w, config("pack", "go", concurrency=limits))
-        taken, sent = [], 0
+        taken: list[list[tuple[int, int]]] = []
+        sent = 0
         for count in (100, 10_000):
             while sent < count:
                 some = range(sent, min(sent + 1_000, count))

@@ -72,25 +72,31 @@ class Room:
         self,
         used: Mapping[str, int],
         waiting: defaultdict[str, LaneQueue],
-        opened: Iterable[str],
+        opened: dict[str, None],
         *,
         every: bool,
         gates_first: bool,
     ) -> None:
-        self._used = Counter(used)
+        self._used = dict(used) if used else {}
         self.waiting = waiting
-        self.open = dict.fromkeys(opened)
+        self.open = opened
         self.every = every
         self.later: dict[str, int] = {}
         self.gates_first = gates_first
 
+    @property
+    def changed(self) -> bool:
+        """Say whether there are lanes to look at."""
+        return bool(self.every or self.open or self.waiting)
+
     def used(self, gate: str) -> int:
         """Count the calls that are under way through a gate, with those that were just taken."""
-        return self._used[gate]
+        return self._used.get(gate, 0)
 
     def take(self, gates: Iterable[str]) -> None:
         """Count a call that will go through gates."""
-        self._used.update(gates)
+        for gate in gates:
+            self._used[gate] = self._used.get(gate, 0) + 1
 
     def wait(self, lane: str, blocker: str, turn: Turn) -> None:
         """Note that a timer of a lane waits for a gate, or for an origin."""
@@ -116,7 +122,7 @@ class Gates:
 
     def __init__(self) -> None:
         self.used: Counter[str] = Counter()
-        self._held: Counter[str] = Counter()
+        self._held: Mapping[str, int] = {}
         self._waiting: defaultdict[str, LaneQueue] = defaultdict(LaneQueue)
         self._open: dict[str, None] = {}
         self._opening: list[tuple[int, str]] = []
@@ -139,7 +145,7 @@ class Gates:
     def hold(self, held: Mapping[str, int]) -> None:
         """Count calls that an earlier life of the engine may have made, in place of others."""
         self._open.update(dict.fromkeys(self._held))
-        self._held = Counter(held)
+        self._held = dict(held)
 
     def reopen(self) -> None:
         """Have every lane looked at, because limits have changed, or a claim was in vain."""
@@ -161,7 +167,7 @@ class Gates:
             self._waiting = defaultdict(LaneQueue)
         opened, self._open = self._open, {}
         every, self._every = self._every, False
-        used = self.used + self._held
+        used = self.used + Counter(self._held) if self._held else self.used
         return Room(used, self._waiting, opened, every=every, gates_first=self._gates_first)
 
     def looked(self, room: Room) -> None:

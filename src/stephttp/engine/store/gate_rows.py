@@ -51,7 +51,8 @@ def start_through(connection: sqlite3.Connection, run_id: str, throttle: Gate, n
 
 def end(connection: sqlite3.Connection, run_id: str, now_ms: int) -> None:
     """Forget what a run had to pass, because it has ended."""
-    if connection.execute(QUERIES["end_turn"], (run_id,)).rowcount:
+    if connection.execute(QUERIES["has_turn"], (run_id,)).fetchone() is not None:
+        connection.execute(QUERIES["end_turn"], (run_id,))
         for (name,) in connection.execute(QUERIES["leave_gates"], (run_id,)).fetchall():
             connection.execute(QUERIES["forget_gate"], {"name": name, "now_ns": now_ms * _NS})
 

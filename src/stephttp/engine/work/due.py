@@ -7,7 +7,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -33,14 +32,8 @@ _MOST_ASIDE = 500
 _MOST_OVERDUE = 100
 """How many runs one unit of work ends."""
 
-
-class _Due(NamedTuple):
-    """What is due: its key, the kind of the timer, since when, and the gates of the call."""
-
-    key: TaskKey
-    kind: str
-    due_ms: int
-    gates: tuple[str, ...] = ()
+_Due = tuple[TaskKey, str, int, tuple[str, ...]]
+"""What is due: its key, the kind of the timer, since when, and the gates of the call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +88,10 @@ def claim(
     run_timeouts.begin(connection, functions, at)
     calls = memos.attach(connection, calls)
     due_requests, more_requests = _pick(
-        connection, "http_steps", at.now_ms, busy, gateway_slots, room
+        connection, "http_steps", at.now_ms, busy, gateway_slots, None
     )
-    fetches = [runs.load_gateway_request(connection, *one.key) for one in due_requests]
-    late = [(one.kind, at.now_ms - one.due_ms) for one in (*due_calls, *due_requests)]
+    fetches = [runs.load_gateway_request(connection, *key) for key, *_ in due_requests]
+    late = [(kind, at.now_ms - due_ms) for _, kind, due_ms, _ in (*due_calls, *due_requests)]
     more = more_calls or more_requests or more_late
     next_due_ms = at.now_ms if more else _next_due_ms(connection, at)
     return DueWork(calls, fetches, ended, next_due_ms, late)
@@ -121,13 +114,16 @@ def _pick(
     now_ms: int,
     busy: Collection[TaskKey],
     slots: Shares,
-    room: Room,
+    room: Room | None,
 ) -> tuple[list[_Due], bool]:
     """Give the free slots to what is due.
 
     Timers whose origin has no room are set aside in a lane of that origin, so that they are not
     looked at again and again, and lanes come first as soon as there is room. Those of runs that
     have to pass gates are always set aside, because others may have an earlier turn (`lanes`).
+
+    Args:
+        room: that of gates; `None`: there are none for this.
 
     Returns:
         What was picked, and whether there is more to be looked at now.
@@ -137,12 +133,13 @@ def _pick(
     def pick(
         origin: str, key: TaskKey, kind: str, due_ms: int, gates: tuple[str, ...] = ()
     ) -> None:
-        picked[key] = _Due(key, kind, due_ms, gates)
+        picked[key] = (key, kind, due_ms, gates)
         slots.take(origin)
 
-    walk = LaneWalk(connection, now_ms, busy, picked, slots, room, pick)
-    gated = what == "calls"
-    more = gated and room.gates_first and walk.take_turns()
+    walk, more = None, False
+    if room is not None:
+        walk = LaneWalk(connection, now_ms, busy, picked, slots, room, pick)
+        more = room.gates_first and walk.take_turns()
     lanes = connection.execute(QUERIES[f"lanes_of_{what}"]).fetchall() if slots.free else []
     for origin in slots.fewest_first([origin for (origin,) in lanes]):
         if slots.has_room(origin):
@@ -158,7 +155,7 @@ def _pick(
         run_id, step_id, kind, due_ms, origin, turn_ms = row
         if (key := key_of(run_id, step_id, kind)) in busy or key in picked:
             continue
-        gate = None if turn_ms is None else walk.lane_of(run_id, kind, turn_ms)
+        gate = walk.lane_of(run_id, kind, turn_ms) if walk and turn_ms is not None else None
         if gate is None and slots.has_room(origin):
             pick(origin, key, kind, due_ms)
         else:
@@ -168,7 +165,8 @@ def _pick(
     connection.executemany(QUERIES["set_aside"], aside)
     if len(aside) == _MOST_ASIDE:
         return list(picked.values()), True  # Among the others may be one with an earlier turn.
-    more = (gated and walk.take_turns()) or more
+    if walk and room and room.changed:
+        more = walk.take_turns() or more
     return list(picked.values()), more
 
 

@@ -295,6 +295,9 @@ INSERT INTO run_gates (run_id, gate) VALUES (?, ?) ON CONFLICT DO NOTHING
 -- name: add_turn
 INSERT INTO turns (run_id, turn_ms) VALUES (?, ?)
 
+-- name: has_turn
+SELECT 1 FROM turns WHERE run_id = ?
+
 -- name: end_turn
 DELETE FROM turns WHERE run_id = ?
 
