@@ -14,8 +14,11 @@ import logging
 import os
 import sys
 import threading
+import time
 import warnings
 from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -43,6 +46,27 @@ def ran(ctx: inngest.Context | inngest.ContextSync, name: str) -> int:
     counts = COUNTS.setdefault(str(ctx.event.data.get("key")), Counter())
     counts[name] += 1
     return counts[name]
+
+
+LIMIT = [inngest.Concurrency(limit=2, key="event.data.key")]
+EACH_SECOND = inngest.Throttle(
+    limit=1, period=timedelta(seconds=1), burst=None, key="event.data.key"
+)
+UNDER_WAY: Counter[str] = Counter()
+"""Handlers that run now, by test."""
+
+
+@contextmanager
+def under_way(ctx: inngest.Context | inngest.ContextSync) -> Generator[None]:
+    """Count a handler while it runs, and how many there were at most."""
+    key = str(ctx.event.data["key"])
+    counts = COUNTS.setdefault(key, Counter())
+    UNDER_WAY[key] += 1
+    counts["most"] = max(counts["most"], UNDER_WAY[key])
+    try:
+        yield
+    finally:
+        UNDER_WAY[key] -= 1
 
 
 def failing(message: str) -> Any:
@@ -217,6 +241,16 @@ def blocking(client: inngest.Inngest) -> list[inngest.Function[Any]]:
     @function("slow", timeouts=AT_ONCE)
     def slow(ctx: inngest.ContextSync) -> None:
         ctx.step.sleep("long", HOUR)
+
+    @function("limited", concurrency=LIMIT)
+    def limited(ctx: inngest.ContextSync) -> Any:
+        with under_way(ctx):
+            time.sleep(0.02)
+            return ran(ctx, "handler")
+
+    @function("throttled", throttle=EACH_SECOND)
+    def throttled(ctx: inngest.ContextSync) -> Any:
+        return time.time()
 
     @function("big")
     def big(ctx: inngest.ContextSync) -> Any:
@@ -407,6 +441,16 @@ def coroutines(client: inngest.Inngest) -> list[inngest.Function[Any]]:
     @function("slow", timeouts=AT_ONCE)
     async def slow(ctx: inngest.Context) -> None:
         await ctx.step.sleep("long", HOUR)
+
+    @function("limited", concurrency=LIMIT)
+    async def limited(ctx: inngest.Context) -> Any:
+        with under_way(ctx):
+            await asyncio.sleep(0.02)
+            return ran(ctx, "handler")
+
+    @function("throttled", throttle=EACH_SECOND)
+    async def throttled(ctx: inngest.Context) -> Any:
+        return time.time()
 
     @function("big")
     async def big(ctx: inngest.Context) -> Any:

@@ -339,6 +339,28 @@ async def test_an_application_without_room_does_not_hold_up_a_gate_that_others_s
         await queue.end(10)
 
 
+async def test_metrics_count_what_waits_for_a_limit() -> None:
+    async with world() as w:
+        queue = Queue(w)
+        await register(
+            w,
+            config("pack", "go", concurrency={"limit": 2}),
+            config("send", "post", throttle={"limit": 1, "period": "1m", "burst": 1}),
+        )
+        await events(w, *ns(*range(5)))
+        await events(w, *ns(10, 11, 12), name="post")
+        await queue.settled()
+        metrics = (await w.http.get("/metrics")).text
+        assert 'stephttp_timers_at_gates{limit="concurrency"} 3.0' in metrics
+        assert 'stephttp_timers_at_gates{limit="throttle"} 1.0' in metrics
+        assert 'stephttp_due_timers{kind="resume"} 0.0' in metrics
+        assert "stephttp_timers_aside{" not in metrics
+        queue.hold = False
+        await queue.end(*queue.open)
+        w.clock.advance(60)
+        await w.engine.idle()
+
+
 class Claims:
     """Counts the claims of an engine, and what SQLite does in them."""
 

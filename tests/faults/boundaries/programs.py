@@ -69,9 +69,15 @@ def serve(name: str, body: dict[str, Any] | None) -> tuple[int, Any, dict[str, s
             }
             for one, triggers, options in (
                 ("tick", [{"cron": "@every 1s"}], {}),
-                ("pack", [{"event": f"{name}/paid"}], {"cancel": [
-                    {"event": f"{name}/stopped", "if": "event.data.label == async.data.label"},
-                ]}),
+                ("pack", [{"event": f"{name}/paid"}], {
+                    "cancel": [{
+                        "event": f"{name}/stopped",
+                        "if": "event.data.label == async.data.label",
+                    }],
+                    # So that its calls pass gates, which are crossed and left when the engine dies.
+                    "concurrency": [{"limit": 1}],
+                    "throttle": {"limit": 1000, "period": "1s"},
+                }),
                 ("unpack", ended, {}),
             )
             if (name == CLOCK) == (one == "tick")

@@ -92,6 +92,7 @@ SCENARIOS = (
             f"{_WORK}.registered_functions.{one}"
             for one in ("register", "invoke", "set_paused", "remove")
         ),
+        # Those of functions pass gates.
         calls=(f"{_CALL}.function_request < {_OUTBOUND}.reentry_call.EndpointCaller.call",),
         options=("--app", "{app}/functions/shop"),
     ),

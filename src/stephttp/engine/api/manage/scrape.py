@@ -162,6 +162,10 @@ def _stored(
             ("origin",), _aside(connection, busy).items(),
         ),
         _gauge(
+            "timers_at_gates", "Due timers that wait for a limit of their function.", ("limit",),
+            _by_kind(connection.execute(QUERIES["count_at_gates"]), ("concurrency", "throttle")),
+        ),
+        _gauge(
             "waits", "Steps that wait for an event, a signal or another run.", ("kind",),
             _by_kind(waits, (TimerKind.EVENT, TimerKind.SIGNAL, TimerKind.INVOKE)),
         ),

@@ -261,6 +261,10 @@ SELECT run_id, step_id, kind, aside FROM timers WHERE kind = 'gateway' AND aside
 -- name: count_aside
 SELECT aside, count(*) FROM timers WHERE kind != 'gateway' AND aside < '~' GROUP BY aside
 
+-- name: count_at_gates
+SELECT substr(aside, 2, instr(aside, ' ') - 2), count(*) FROM timers
+WHERE kind != 'gateway' AND aside >= '~' GROUP BY 1
+
 -- name: lanes_of_gates
 WITH RECURSIVE lanes (gate) AS (
     SELECT min(aside) FROM timers WHERE aside >= '~' AND kind != 'gateway'
