@@ -5,7 +5,7 @@ from __future__ import annotations
 from stephttp.engine.model.values import Value
 
 MARK = "~"
-"""The first letter of the names of gates. No origin begins with it, nor with a later letter."""
+"""The first character of the names of gates. No origin begins with it, nor with a later one."""
 
 START = -1
 """The `place` of the throttle of a function."""

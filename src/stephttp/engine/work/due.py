@@ -123,7 +123,7 @@ def _pick(
     have to pass gates are always set aside, because others may have an earlier turn (`lanes`).
 
     Args:
-        room: that of gates; `None`: there are none for this.
+        room: that of gates; `None`: this passes no gates.
 
     Returns:
         What was picked, and whether there is more to be looked at now.

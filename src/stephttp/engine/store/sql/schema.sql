@@ -91,7 +91,7 @@
 -- A GATE is a limit that calls of runs have to pass: so many at a time, or so many runs that start in
 -- a period. RUN_GATES has those of a run until it ends; the one that is for its start goes with its
 -- first call. The calls of such a run are put `aside` under the gate that has no room, which is a
--- lane, too; the first letter of its name tells it from an origin. Calls under way are counted in
+-- lane, too; the first character of its name tells it from an origin. Calls under way are counted in
 -- memory. A TURN is the place of a run in lanes, if it has gates or a priority: its begin, less the
 -- priority. A gate goes with its last run, unless it still says when the next run may start.
 --
