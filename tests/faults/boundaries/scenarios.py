@@ -86,13 +86,17 @@ SCENARIOS = (
     ),
     Scenario(workloads.prefers_to_wait, sends=(f"{_RUN}.asking.Asking.call",)),
     Scenario(workloads.event, commits=(f"{_WORK}.events.receive",)),
+    # Their calls pass gates: the claim takes a place at each, the end of the run gives it back.
     Scenario(
         workloads.functions,
-        commits=tuple(
-            f"{_WORK}.registered_functions.{one}"
-            for one in ("register", "invoke", "set_paused", "remove")
+        commits=(
+            f"{_WORK}.due.claim",
+            f"{_WORK}.settle.settle",
+            *(
+                f"{_WORK}.registered_functions.{one}"
+                for one in ("register", "invoke", "set_paused", "remove")
+            ),
         ),
-        # Those of functions pass gates.
         calls=(f"{_CALL}.function_request < {_OUTBOUND}.reentry_call.EndpointCaller.call",),
         options=("--app", "{app}/functions/shop"),
     ),
