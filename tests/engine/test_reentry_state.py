@@ -15,6 +15,7 @@ from stephttp._wire.call_signatures import verify_call
 from stephttp._wire.http import Request
 from stephttp._wire.signatures import verify
 from stephttp.engine import VirtualClock
+from stephttp.engine.live.gates import Gates
 from stephttp.engine.live.origins import Shares
 from stephttp.engine.work import due
 
@@ -201,6 +202,7 @@ async def test_what_an_engine_finds_due_at_its_start_may_be_under_way_still(tmp_
             busy=(),
             slots=Shares(9, {}),
             gateway_slots=Shares(0, {}),
+            room=Gates().look(clock.now_ms()),
             since_ms=0,
         )
         claimed = await w.engine.store.write(unit)

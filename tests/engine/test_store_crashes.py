@@ -24,6 +24,7 @@ from msgspec import Raw
 
 from stephttp._wire.opcodes import ErrorInfo, Op, OpCode
 from stephttp.engine import Settings
+from stephttp.engine.live.gates import Gates
 from stephttp.engine.live.origins import Shares
 from stephttp.engine.model.inputs import (
     CallFailure,
@@ -284,6 +285,7 @@ async def carry_out(store: Store, action: Action, at: Moment) -> None:
                     busy=(),
                     slots=Shares(9, {}),
                     gateway_slots=Shares(9, {}),
+                    room=Gates().look(at.now_ms),
                     since_ms=0,
                 )
             ]

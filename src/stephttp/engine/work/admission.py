@@ -169,8 +169,9 @@ class _Admission:
         now_ms, rng = self._at.now_ms, self._at.rng
         latest = self._latest_id
         if latest is None:
-            prefix = new_ulid(now_ms, rng)[:ULID_TIME]
-            (latest,) = self._connection.execute(QUERIES["latest_run_id"], (prefix,)).fetchone()
+            time = new_ulid(now_ms, rng)[:ULID_TIME]
+            found = self._connection.execute(QUERIES["latest_run_id"], {"time": time})
+            (latest,) = found.fetchone()
         (run_id,) = ascending_ulids(1, now_ms, rng, latest)
         self._latest_id = run_id
         return run_id

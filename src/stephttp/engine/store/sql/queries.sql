@@ -280,7 +280,7 @@ FROM timers JOIN runs USING (run_id)
 WHERE aside = ? AND kind != 'gateway' ORDER BY timers.turn_ms, timers.run_id, step_id
 
 -- name: latest_run_id
-SELECT max(run_id) FROM runs WHERE run_id >= ?1 AND run_id < ?1 || '~'
+SELECT max(run_id) FROM runs WHERE run_id >= :time AND run_id < :time || '~'
 
 -- name: gates_of_run
 SELECT name, place, rank, most, period_ms, burst, free_ns
