@@ -53,7 +53,7 @@ DIFFERENCES = [
         answers=("goapi 4", "goapi 14"),
     ),
     Difference(
-        "Functions may have limits, cancellations and batches.",
+        "Functions may ask for what this engine does not know.",
         "A function that asks for one of these is known, but not started; the log and "
         "`GET /v1/apps/{name}/functions` give the reason.",
         "It would run too often, or never, without a word.",
@@ -81,6 +81,11 @@ DIFFERENCES = [
         "it, and two when they are set back.",
         "It has one run on both days.",
         "It says once a day.",
+    ),
+    Difference(
+        "An event that a singleton skips counts for the rate limit of its function.",
+        "It does not, and neither does it use up its idempotency key.",
+        "Both count what has started a run. The event may be sent again when the run has ended.",
     ),
     Difference(
         "A failed attempt of a function is repeated after 15 s, 30 s, 1 min and so on.",

@@ -20,7 +20,8 @@ from tests.engine.functions.support import (
     started,
 )
 from tests.engine.functions.test_start_limits import KEY, counts, rows, send_many
-from tests.engine.support import A, World, answer, world
+from tests.engine.support import A, World, answer, until, world
+from tests.engine.test_full_disk import make_read_only, make_writable
 
 DEBOUNCE = {"period": "10s", "timeout": "25s", "key": KEY}
 BATCH = {"maxSize": 3, "timeout": "10s", "key": KEY}
@@ -257,6 +258,34 @@ async def test_a_run_that_waits_for_held_events_may_give_up() -> None:
         assert output(await only(w, event_id)) == "gave up"
         w.script = [returns("late")]
         assert len(await w.after(55)) == 1
+
+
+async def test_held_events_wait_for_the_disk(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with world(path=tmp_path / "db") as w:
+        await register(w, config("shop-sync", "changed", debounce={"period": "10s"}))
+        event_id = await send(w, "changed", {"n": 1})
+        make_read_only(w)
+        w.clock.advance(10)
+        await until(lambda: "trying again later" in caplog.text)
+        make_writable(w)
+        w.script = [returns(1)]
+        assert [ids_of(call) for call in await w.after(1)] == [[1]]
+        assert await counts(w, [event_id]) == [1]
+
+
+async def test_more_than_a_portion_of_held_runs_are_due_together() -> None:
+    count = 230
+    async with world() as w:
+        debounce = {"period": "10s", "key": KEY}
+        await register(w, config("shop-sync", "changed", debounce=debounce))
+        ids = await send_many(w, "changed", *({"id": n, "n": n} for n in range(count)))
+        w.script = [returns(1)] * count
+        calls = await w.after(10)
+        assert sorted(ids_of(call)[0] for call in calls) == list(range(count))
+        assert await counts(w, ids) == [1] * count
+        assert await holds_nothing(w)
 
 
 async def test_a_batch_runs_again_with_all_its_events() -> None:

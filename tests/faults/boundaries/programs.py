@@ -14,6 +14,7 @@ from typing import Any
 import stephttp
 import stephttp.sync
 from stephttp import Checkpointing
+from stephttp._wire import canonical_json, signatures
 from tests.faults.ledger import Ledger
 
 HERE = Path(os.environ["FAULTS_WORLD"])
@@ -83,7 +84,11 @@ def serve(name: str, body: dict[str, Any] | None) -> tuple[int, Any, dict[str, s
             if (name == CLOCK) == (one == "tick")
         ]  # fmt: skip
         said = {"app_id": name, "url": url, "functions": functions}
-        return 200, said, headers | {"x-inngest-sync-kind": "in_band"}
+        signed = signatures.sign(
+            os.environ["INNGEST_SIGNING_KEY"], canonical_json.dumps(said), int(time.time())
+        )
+        in_band = {"x-inngest-sync-kind": "in_band", "x-inngest-signature": signed}
+        return 200, said, headers | in_band
     data, run_id = body["event"]["data"], body["ctx"]["run_id"]
     data = data["event"]["data"] if "function_id" in data else data
     label, is_first = str(data.get("label", name)), data is body["event"]["data"]

@@ -1,4 +1,4 @@
-"""Runs of functions that have not begun yet, because their events are held."""
+"""Runs of functions that have not started yet, because their events are held."""
 
 from __future__ import annotations
 

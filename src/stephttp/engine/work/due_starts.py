@@ -1,5 +1,5 @@
 """Runs of functions that were held, and are due: planned with the options that their functions have
-by now, and begun."""
+by now, and started."""
 
 from __future__ import annotations
 

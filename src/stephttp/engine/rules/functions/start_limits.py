@@ -59,7 +59,7 @@ def limits_of(start: Start, options: FunctionOptions) -> Iterator[StartLimit]:
         yield StartLimit(name, Rate(1, _DAY_MS), Refusal(reason))
     limit = options.rate_limit
     if start.rate_limit is not None and limit is not None:
-        # A limit that was changed is another one, and begins anew.
+        # A limit that was changed is another one, of which nothing is used up.
         name = limit_name(f"rate {limit.most} {limit.period_ms}", fn_id, start.rate_limit)
         rate = Rate(limit.most, limit.period_ms, limit.most // _BURST)
         reason = f"rateLimit: {limit.most} in {limit.period_ms / 1000:g} s"
