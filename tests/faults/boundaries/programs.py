@@ -42,8 +42,8 @@ CLOCK = "clock"
 
 
 def serve(name: str, body: dict[str, Any] | None) -> tuple[int, Any, dict[str, str]]:
-    """Do what an SDK does for an app with two functions, each with one step: the second is there
-    for the runs of the first that fail, or are cancelled.
+    """Do what an SDK does for an app with three functions, each with one step: the second is there
+    for the runs of the first that fail, or are cancelled; the third takes events in batches.
 
     Args:
         name: of the app.
@@ -80,6 +80,9 @@ def serve(name: str, body: dict[str, Any] | None) -> tuple[int, Any, dict[str, s
                     "throttle": {"limit": 1000, "period": "1s"},
                 }),
                 ("unpack", ended, {}),
+                ("ship", [{"event": f"{name}/packed"}], {"batchEvents": {
+                    "maxSize": 3, "timeout": "200ms",
+                }}),
             )
             if (name == CLOCK) == (one == "tick")
         ]  # fmt: skip

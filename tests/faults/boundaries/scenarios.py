@@ -101,6 +101,11 @@ SCENARIOS = (
         options=("--app", "{app}/functions/shop"),
     ),
     Scenario(
+        workloads.batches,
+        commits=(f"{_WORK}.due_starts.begin",),
+        options=("--app", "{app}/functions/shop"),
+    ),
+    Scenario(
         workloads.functions,
         calls=(f"{_CALL}.ping_request < stephttp.engine.functions.syncing.Syncing._ping",),
         options=("--app", "{app}/functions/shop"),

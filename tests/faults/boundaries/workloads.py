@@ -314,6 +314,26 @@ async def metadata(bench: Bench) -> None:
     await order
 
 
+async def batches(bench: Bench) -> None:
+    """Events start a function together: a complete batch, and one whose time has come."""
+
+    async def registered() -> bool:
+        return (await bench.manage("GET", "/v1/apps/shop/functions")).status_code == 200
+
+    await eventually(registered, "the app has not registered")
+    events = [{"name": "shop/packed", "data": {"label": bench.label()}} for _ in range(4)]
+    sent = await bench.until(f"{bench.engine_url}/e/{EVENT_KEY}", "POST", json=events)
+    event_ids = sent.json()["ids"]
+
+    async def started() -> bool:
+        about = [f"/v1/events/{event_id}/runs" for event_id in event_ids]
+        return all([(await bench.manage("GET", one)).json()["data"] for one in about])
+
+    await eventually(started, "a batch has not begun")
+    for event_id in event_ids:
+        await function_ended(bench, event_id)
+
+
 async def function_ended(bench: Bench, event_id: str) -> None:
     """Wait until the one run that an event has started has ended well."""
 
