@@ -9,6 +9,7 @@ import pytest
 
 from stephttp._wire.stored_state import RESENT_AFTER
 from stephttp.engine.rules.functions.run_events import CANCELLED
+from tests.engine.functions.queue import Queue, events
 from tests.engine.functions.support import (
     body_of,
     config,
@@ -101,8 +102,7 @@ async def test_an_event_cancels_all_runs_that_it_is_for_and_no_others() -> None:
         await register(
             w, config("shop-pack", "order/paid", cancel=cancel(**{"if": "event.data.n < 120"}))
         )
-        events = [{"name": "order/paid", "data": {"n": n}} for n in range(130)]
-        ids = (await w.http.post("/e/key", json=events)).json()["ids"]
+        ids = await events(w, *({"n": n} for n in range(130)), name="order/paid")
         await w.engine.idle()
         await send(w, "order/stopped")
         statuses = [await status(w, one) for one in ids]
@@ -117,8 +117,7 @@ async def test_an_event_that_came_in_time_cancels_though_it_is_looked_at_later(
         clock = w.clock
         option = cancel(**{"if": few}, timeout="1m")
         await register(w, config("shop-pack", "order/paid", cancel=option))
-        events = [{"name": "order/paid", "data": {"n": n}} for n in range(120)]
-        ids = (await w.http.post("/e/key", json=events)).json()["ids"]
+        ids = await events(w, *({"n": n} for n in range(120)), name="order/paid")
         await w.engine.idle()
         await w.engine._deliverer.stop()
         await w.http.post("/e/key", json={"name": "order/stopped"})
@@ -159,17 +158,32 @@ async def test_an_event_that_is_for_a_wait_as_well_cancels() -> None:
 
 async def test_a_run_that_is_being_called_is_cancelled_and_its_answer_is_nothing() -> None:
     async with world() as w:
+        queue = Queue(w)
         await register(w, config("shop-pack", "order/paid", cancel=cancel()))
+        (event_id,) = await events(w, {"n": 1}, name="order/paid")
+        await queue.settled()
+        assert list(queue.open) == [1]
+        await events(w, {"n": 2}, name="order/stopped")
+        await queue.end(1)
+        run = await only(w, event_id)
+        assert (run["status"], run["output"]) == ("Cancelled", "")
 
-        def stopped_meanwhile(request: Any) -> Any:
-            return returns("too late")
 
-        await w.http.post("/e/key", json={"name": "order/paid"})
-        await w.http.post("/e/key", json={"name": "order/stopped"})
-        w.script = [stopped_meanwhile]
-        await w.engine.idle()
-        (run,) = (await w.http.get("/v1/runs")).json()["data"]
-        assert run["status"] == "Cancelled"
+async def test_a_run_that_waits_for_its_turn_too_long_is_cancelled() -> None:
+    async with world() as w:
+        queue = Queue(w)
+        limits: dict[str, Any] = {"concurrency": 1, "timeouts": {"start": "10s"}}
+        await register(w, config("shop-pack", "go", **limits))
+        ids = await events(w, {"n": 1}, {"n": 2})
+        await queue.settled()
+        w.clock.advance(10)
+        await queue.settled()
+        ids += await events(w, {"n": 3})
+        await queue.end(1)
+        assert list(queue.open) == [3]
+        await queue.end(3)
+        statuses = [await status(w, one) for one in ids]
+        assert statuses == ["Completed", "Cancelled", "Completed"]
 
 
 async def test_the_run_that_waits_for_a_cancelled_one_gets_an_error() -> None:
