@@ -10,6 +10,7 @@ WAITING = ("acceptance/", "browser/", "cli/", "conformance/", "faults/")
 LONGEST = (
     "faults/test_schedules.py", "browser/test_axe.py", "acceptance/test_readme.py",
     "browser/test_dashboard.py", "conformance/test_typescript.py", "acceptance/test_load.py",
+    "browser/test_functions.py",
     "acceptance/test_demo.py", "acceptance/test_demo_events.py", "acceptance/test_instructions.py",
     "conformance/test_typescript_keys.py", "acceptance/test_docs.py",
     "matrix/test_matrix.py", "engine/test_openapi.py", "integrations/test_threads_real_server.py",

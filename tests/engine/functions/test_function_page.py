@@ -70,6 +70,22 @@ async def test_it_shows_what_starts_a_function_and_its_options() -> None:
         assert f'href="{path}"' in (await w.http.get("/apps")).text
 
 
+async def test_it_shows_when_time_starts_a_function_next() -> None:
+    async with world() as w:
+        timed = {"cron": "TZ=Europe/Paris 30 9 * * *", "jitter": "90s"}
+        await register(w, config("shop-report", "order/paid", timed), config("shop-pack", "x"))
+        path = f"/functions/{await function_id(w, 'shop-report')}"
+        first = "The time TZ=Europe/Paris 30 9 * * * , up to 1 min 30 s later"
+        text = await page(w, path)
+        assert re.search(rf"{re.escape(first)}, next 2027-01-15 08:3[01]:\d\d UTC", text), text
+        assert "next 2027-01-15 08:3" in await page(w, "/apps")
+        await submit(w, f"{path}/pause")
+        text = await page(w, path)
+        assert first in text
+        assert "next 2027" not in text
+        assert "next 2027" not in await page(w, "/apps")
+
+
 async def test_it_is_invoked_from_the_editor() -> None:
     async with world(script=[returns("packed")]) as w:
         await register(w, config("shop-pack", "order/paid"))

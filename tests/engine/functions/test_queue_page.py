@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from functools import partial
 from typing import Any
 
 import pytest
@@ -154,7 +155,7 @@ async def test_many_limits_are_counted_and_the_fullest_shown(
         users = ("Ada", "Grace", "Grace", "Joan", "Joan", "Joan")
         await events(w, *({"n": n, "user": user} for n, user in enumerate(users)))
         await queue.settled()
-        found = await w.engine.store.browse(lambda one: queues(one, w.clock.now_ms(), limit=2))
+        found = await w.engine.store.browse(partial(queues, now_ms=w.clock.now_ms(), limit=2))
         assert [(row.key, row.waiting) for row in found.gates] == [("Joan", 2), ("Grace", 1)]
         assert found.gates_in_all == 3
         while queue.open:
