@@ -68,7 +68,7 @@ BREAKS = {
         f"INSERT INTO run_gates VALUES ('{RUN}', '~nothing')"
     ),
     "a gate has runs, or says when the next one may start": (
-        "INSERT INTO gates VALUES ('~unused', 'f', 0, 1, 1, NULL, 0, 0)"
+        "INSERT INTO gates VALUES ('~unused', 'f', 0, 1, 1, NULL, 0, 0, '')"
     ),
     "a timer that is set aside has its place there, and one at a gate has to pass it": (
         "UPDATE timers SET aside = '~nothing', turn_ms = 1"
