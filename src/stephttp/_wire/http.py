@@ -60,8 +60,11 @@ class SeenAt(Struct, array_like=True, frozen=True):
     """`Request.path`."""
 
 
-class Request(Struct):
-    """A request to the user's application, as it came."""
+class Request(Struct, eq=False):
+    """A request to the user's application, as it came.
+
+    Its headers are replaced as a whole, never changed in their list: `header` remembers them.
+    """
 
     method: str
     path: str
@@ -79,6 +82,9 @@ class Request(Struct):
     that: `root_path` of ASGI, `SCRIPT_NAME` of WSGI."""
     seen_at: SeenAt | None = None
     """Where the application sees the request, if `path` alone does not say it."""
+    _known: tuple[Headers, dict[bytes, bytes]] | None = None
+    """The headers that `header` has looked into, and the first value of each: a re-entry is asked
+    for thirty of them."""
 
     @property
     def endpoint(self) -> str:
@@ -94,10 +100,10 @@ class Request(Struct):
         Returns:
             The value, decoded as Latin-1; empty without one.
         """
-        for key, value in self.headers:
-            if key == name:
-                return value.decode("latin-1")
-        return ""
+        known = self._known
+        if known is None or known[0] is not self.headers:
+            known = self._known = self.headers, dict(reversed(self.headers))
+        return known[1].get(name, b"").decode("latin-1")
 
     @property
     def cookies(self) -> dict[str, str]:

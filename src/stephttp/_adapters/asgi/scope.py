@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from types import CodeType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from stephttp._adapters.asgi.side_tasks import SideTasks
@@ -256,8 +257,12 @@ class LoopScope(RunScope):
 
     def _warn_of_limits(self) -> None:
         """Say which waits are inside of a limit that cannot end them."""
-        held = [(step.step_id, task) for step, _, task in self._held.values() if step is not None]
-        waits = [*held, *((step_id, self._task) for step_id, _ in held)]
+        waits: list[tuple[str, asyncio.Task[Any] | None]] = []
+        for step, _, task in self._held.values():
+            if step is not None:
+                waits.append((step.step_id, task))
+                if task is not self._task:
+                    waits.append((step.step_id, self._task))
         if new := [wait for wait in waits if _is_new(*wait)]:
             warn_of_limits(new)
 
@@ -314,7 +319,7 @@ class LoopScope(RunScope):
                 future.cancel(ENOUGH)
 
 
-_looked_at: dict[tuple[Any, ...], list[Any]] = {}
+_looked_at: dict[tuple[Any, ...], list[CodeType]] = {}
 """By step id and the identities of code objects, which are kept here: their hash is of all that is
 in them, and made again each time."""
 _MOST_LOOKED_AT = 10_000
@@ -323,11 +328,14 @@ _MOST_LOOKED_AT = 10_000
 
 def _is_new(step_id: str, task: asyncio.Task[Any] | None) -> bool:
     """Return whether it is still unknown what is around a wait, by step and code."""
-    coroutine = None if task is None else task.get_coro()
-    place: list[Any] = []
-    while (code := getattr(coroutine, "cr_code", None)) is not None:
-        place.append(code)
-        coroutine = getattr(coroutine, "cr_await", None)
+    coroutine: Any = None if task is None else task.get_coro()
+    place: list[CodeType] = []
+    try:  # there are some thirty, and `getattr` takes twice the instructions
+        while True:
+            place.append(coroutine.cr_code)
+            coroutine = coroutine.cr_await
+    except AttributeError:  # the innermost waits for something else than a coroutine
+        pass
     key = step_id, *map(id, place)
     if key in _looked_at:
         return False
