@@ -123,6 +123,11 @@ class CallState:
         return self.state is UNWINDING
 
     @property
+    def stuck(self) -> bool:
+        """True if the run has to wait, and no step body of it is being executed."""
+        return self.suspended and self._running == 0
+
+    @property
     def settled(self) -> bool:
         """True if no step body of this run is being executed."""
         return self._running == 0

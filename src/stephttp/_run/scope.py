@@ -75,6 +75,8 @@ class RunScope(LoopOrThread):
     """The turns of remembered steps in threads, if any thread has come to one."""
     shared_ids: SharedIds | None = None
     """Which branches came to which steps, in development."""
+    thread: int | None = None
+    """The thread that called the handler, if it lives in one."""
     writes: dict[str, StepWrites] | None = None
     """What steps of this call have written and not committed, by step hash; see `transactions`."""
     stream: RunStream | None = None
@@ -218,7 +220,7 @@ class RunScope(LoopOrThread):
         """Note who came to a step, in development. A known branch gets its own results, where the
         server keeps that."""
         if self.warned_ids is not None and not (branch and keeps_branches(self)):
-            self.shared_ids = self.shared_ids or SharedIds(self.warned_ids)
+            self.shared_ids = self.shared_ids or SharedIds(self.warned_ids, self.thread)
             self.shared_ids.note(step.step_id, branch)
 
     def times(self, started_ns: int) -> CutTimes:

@@ -36,13 +36,14 @@ class SharedIds:
 
     Args:
         warned: the ids of which was warned; shared with other calls.
+        first: the thread that called the handler, if that is known: it was there before all others.
     """
 
     __slots__ = ("_last", "_seen", "_warned")
 
-    def __init__(self, warned: set[str]) -> None:
+    def __init__(self, warned: set[str], first: int | None = None) -> None:
         self._warned = warned
-        self._seen: dict[object, int] = {}
+        self._seen: dict[object, int] = {} if first is None else {first: 0}
         """The branches, in the order in which they came to their first steps."""
         self._last: dict[str, object] = {}
         """By id, the branch made last of those that came to it."""
@@ -53,7 +54,7 @@ class SharedIds:
         Args:
             position: of the branch in `parallel`.
         """
-        branch = position or _current_branch()
+        branch = position or current_branch()
         if branch not in self._seen:
             self._seen[branch] = len(self._seen)
         last = self._last.setdefault(step_id, branch)
@@ -94,7 +95,7 @@ def keeps_branches(scope: RunScope) -> bool:
     return features is None or NAMES_FEATURE in features
 
 
-def _current_branch() -> object:
+def current_branch() -> object:
     """Return the current task, or the number of the thread."""
     asyncio = sys.modules.get("asyncio")
     # `current_task` alone raises where no loop runs, which takes longer than all of this.

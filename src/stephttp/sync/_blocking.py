@@ -55,11 +55,17 @@ def finish(
         body = partial(body, *args)
         drive_blocking(hooked.pass_step(call, scope.hooks, body, events), scope.wait_for)
     elif call.executes:
-        with call:
+        call.began()  # a `with` takes more instructions
+        try:
             value = body(*args)
             if type(value) is InContext:
                 refuse_coroutine(value, f"step {call.step.step_id!r}")
             call.complete(value)
+        except BaseException as error:
+            if not call.ended(error):
+                raise
+        else:
+            call.ended(None)
     if call.suspended:
         raise call.suspension()
     if not call.executes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from types import CodeType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from stephttp._adapters.asgi.side_tasks import SideTasks
@@ -174,7 +173,7 @@ class LoopScope(RunScope):
 
     def unwind_when_stuck(self) -> None:
         """End the handler if none of its steps can progress any more."""
-        if self.run.suspended and self.run.settled:
+        if self.run.stuck:
             if not self._ticks:
                 self._loop.call_soon(self._tick)
             self._ticks = SETTLE_TICKS
@@ -255,6 +254,14 @@ class LoopScope(RunScope):
             with self.lock:
                 self.run.give_up(step, self.times(since_ns))
 
+    def _look_at_waits(self) -> None:
+        """See what holds the handler, while it still stands where it does."""
+        if self.run.passed:
+            held = [task for _, _, task in self._held.values()]
+            self.parked = self._task in held and not self.look_aside().others(held)
+        if self.runtime.settings.dev:
+            self._warn_of_limits()
+
     def _warn_of_limits(self) -> None:
         """Say which waits are inside of a limit that cannot end them."""
         waits: list[tuple[str, asyncio.Task[Any] | None]] = []
@@ -263,8 +270,7 @@ class LoopScope(RunScope):
                 waits.append((step.step_id, task))
                 if task is not self._task:
                     waits.append((step.step_id, self._task))
-        if new := [wait for wait in waits if _is_new(*wait)]:
-            warn_of_limits(new)
+        warn_of_limits(waits)
 
     def look_aside(self) -> SideTasks:
         """See which tasks the handler has, beside the one in which this runs."""
@@ -294,16 +300,13 @@ class LoopScope(RunScope):
         is ended instead, so that they do what they do for that; but a decorated handler is in the
         task that is cancelled, and its framework does not notice.
         """
-        self._ticks -= 1
-        if self._task is None or not self.run.suspended or not self.run.settled:
+        self._ticks = ticks = self._ticks - 1
+        if self._task is None or not self.run.stuck:
             self._ticks = 0
-        elif self._ticks:
+        elif ticks:
             self._loop.call_soon(self._tick)
-            if self._ticks == 1 and self.run.passed:
-                held = [task for _, _, task in self._held.values()]
-                self.parked = self._task in held and not self.look_aside().others(held)
-            if self._ticks == 1 and self.runtime.settings.dev:
-                self._warn_of_limits()
+            if ticks == 1:
+                self._look_at_waits()
         elif self._held and self._outer is None and self.disconnect():
             self.run.unwind()
             self.unwind_when_stuck()
@@ -317,32 +320,6 @@ class LoopScope(RunScope):
             self.run.unwind()
             for future in self._held:
                 future.cancel(ENOUGH)
-
-
-_looked_at: dict[tuple[Any, ...], list[CodeType]] = {}
-"""By step id and the identities of code objects, which are kept here: their hash is of all that is
-in them, and made again each time."""
-_MOST_LOOKED_AT = 10_000
-"""Then it is emptied: ids of steps may hold the ids of orders."""
-
-
-def _is_new(step_id: str, task: asyncio.Task[Any] | None) -> bool:
-    """Return whether it is still unknown what is around a wait, by step and code."""
-    coroutine: Any = None if task is None else task.get_coro()
-    place: list[CodeType] = []
-    try:  # there are some thirty, and `getattr` takes twice the instructions
-        while True:
-            place.append(coroutine.cr_code)
-            coroutine = coroutine.cr_await
-    except AttributeError:  # the innermost waits for something else than a coroutine
-        pass
-    key = step_id, *map(id, place)
-    if key in _looked_at:
-        return False
-    if len(_looked_at) >= _MOST_LOOKED_AT:
-        _looked_at.clear()
-    _looked_at[key] = place
-    return True
 
 
 def _not_listening() -> bool:

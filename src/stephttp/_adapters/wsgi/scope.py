@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from stephttp._client.background import off_loop
@@ -10,6 +11,7 @@ from stephttp._core.run import Run
 from stephttp._core.steps import Step
 from stephttp._run.loop_or_thread import SETTLE_TICKS
 from stephttp._run.scope import RunScope
+from stephttp._run.shared_ids import current_branch
 from stephttp.errors import Suspended
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 class ThreadScope(RunScope):
     """One run in one call of the handler, in one thread, or in several by `step.parallel`."""
 
-    __slots__ = ("_held", "_in_tasks")
+    __slots__ = ("_held", "_in_tasks", "thread")
 
     def __init__(
         self,
@@ -34,7 +36,8 @@ class ThreadScope(RunScope):
         started_ns: int | None = None,
         on_record: Callable[[], None] | None = None,
     ) -> None:
-        super().__init__(runtime, run, started_ns, on_record)
+        RunScope.__init__(self, runtime, run, started_ns, on_record)  # as in `LoopScope`
+        self.thread = get_ident()
         self._held: list[asyncio.Future[None]] = []
         """What the tasks of an async view wait for that have come to a stop."""
         self._in_tasks = False
@@ -85,6 +88,12 @@ class ThreadScope(RunScope):
         """Return what an async view waits for before a remembered step is given back."""
         self._in_tasks = True
         return None if self.run.earlier.order is None else self.turns_here().turn(step, function)
+
+    def note_branch(self, step: Step, branch: str) -> None:
+        """Note who came to a step, in development, but for the thread that called the handler, as
+        long as it is alone: none of its steps is in anyone's way."""
+        if branch or self.shared_ids is not None or current_branch() != self.thread:
+            super().note_branch(step, branch)
 
     def still_waits(self) -> bool:
         """Say whether the run still has to wait, now that the handler responds."""
