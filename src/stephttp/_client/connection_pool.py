@@ -41,12 +41,9 @@ class ConnectionPool:
         except BaseException:
             await connection.aclose()
             raise
-        return httpcore2.Response(
-            response.status,
-            headers=response.headers,
-            content=_Body(response.stream, partial(self._put, connection), connection.aclose),
-            extensions=response.extensions,
-        )
+        done = partial(self._put, connection)
+        response.stream = _Body(response.stream, done, connection.aclose)
+        return response
 
     async def aclose(self) -> None:
         """Close what is idle; what is not is closed after its answer."""

@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from concurrent.futures import wait as wait_for_futures
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -31,10 +30,11 @@ from stephttp._client.flow import (
 from stephttp._client.transport import (
     as_api_error,
     async_client,
+    request_of,
     sync_client,
-    timeout,
     under_way,
 )
+from stephttp._wire.http import joined
 
 if TYPE_CHECKING:
     import asyncio
@@ -99,10 +99,10 @@ class AsyncDriver:
             APIConnectionError: no answer.
         """
         client = self._client()
-        with _sending(call, self._base_url):
-            response = await client.send(_request_of(client, call), stream=True)
+        with _Sending(call, self._base_url):
+            response = await client.send(request_of(client, self._base_url, call), stream=True)
         try:
-            with _receiving(call, self._base_url):
+            with _Receiving(call, self._base_url):
                 yield Streamed(response.status_code, _raw_headers(response), response.aiter_raw())
         finally:
             await response.aclose()
@@ -130,8 +130,8 @@ class AsyncDriver:
 
     async def _send(self, call: APICall) -> Answer:
         client = self._client()
-        with _sending(call, self._base_url):
-            response = await client.send(_request_of(client, call))
+        with _Sending(call, self._base_url):
+            response = await client.send(request_of(client, self._base_url, call))
         return _answer_of(response)
 
 
@@ -193,10 +193,10 @@ class SyncDriver:
             APIConnectionError: no answer.
         """
         client = self._client()
-        with _sending(call, self._base_url):
-            response = client.send(_request_of(client, call), stream=True)
+        with _Sending(call, self._base_url):
+            response = client.send(request_of(client, self._base_url, call), stream=True)
         try:
-            with _receiving(call, self._base_url):
+            with _Receiving(call, self._base_url):
                 yield Streamed(response.status_code, _raw_headers(response), response.iter_raw())
         finally:
             response.close()
@@ -227,8 +227,8 @@ class SyncDriver:
 
     def _send(self, call: APICall) -> Answer:
         client = self._client()
-        with _sending(call, self._base_url):
-            response = client.send(_request_of(client, call))
+        with _Sending(call, self._base_url):
+            response = client.send(request_of(client, self._base_url, call))
         return _answer_of(response)
 
 
@@ -236,49 +236,44 @@ async def _awaited(value: Awaitable[T]) -> T:
     return await value
 
 
-@contextmanager
-def _sending(call: APICall, base_url: str) -> Generator[None]:
-    """Keep secrets out of the log while `call` is made, and turn failures into an `APIError`.
+class _Receiving:
+    """Turns failures into an `APIError` while the answer to `call` is read: `APIConnectionError`
+    if it ends too early. (A generator would take three times the instructions.)"""
 
-    Raises:
-        APIConnectionError: no answer.
-    """
-    token = under_way.set(call)
-    try:
-        with _receiving(call, base_url):
-            yield
-    finally:
-        under_way.reset(token)
+    __slots__ = ("_base_url", "_call")
 
+    def __init__(self, call: APICall, base_url: str) -> None:
+        self._call = call
+        self._base_url = base_url
 
-@contextmanager
-def _receiving(call: APICall, base_url: str) -> Generator[None]:
-    """Turn failures into an `APIError` while the answer to `call` is read.
+    def __enter__(self) -> None:
+        pass
 
-    Raises:
-        APIConnectionError: it ends too early.
-    """
-    try:
-        yield
-    except Exception as error:
-        known = as_api_error(error, call, base_url)
-        if known is error:
-            raise
-        raise known from error
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if isinstance(error, Exception):
+            known = as_api_error(error, self._call, self._base_url)
+            if known is not error:
+                raise known from error
 
 
-def _request_of(client: httpx2.AsyncClient | httpx2.Client, call: APICall) -> httpx2.Request:
-    """Return a call as a request of the client."""
-    build = client.build_request
-    if call.timeout is not None:
-        build = partial(build, timeout=timeout(call.timeout))
-    return build(call.method, call.path, content=call.body, headers=call.headers)
+class _Sending(_Receiving):
+    """Keeps secrets out of the log while a call is made, too."""
+
+    __slots__ = ("_token",)
+
+    def __enter__(self) -> None:
+        self._token = under_way.set(self._call)
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        under_way.reset(self._token)
+        _Receiving.__exit__(self, kind, error, traceback)
 
 
 def _answer_of(response: httpx2.Response) -> Answer:
     """Return a response that was read as an `Answer`."""
-    headers = dict(response.headers.items())
-    return Answer(response.status_code, headers, response.content, tuple(_raw_headers(response)))
+    encoding, raw = response.headers.encoding, _raw_headers(response)
+    headers = joined((name.decode(encoding), value.decode(encoding)) for name, value in raw)
+    return Answer(response.status_code, headers, response.content, tuple(raw))
 
 
 def _raw_headers(response: httpx2.Response) -> list[tuple[bytes, bytes]]:
