@@ -12,8 +12,7 @@ import jinja2
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from stephttp.engine.dashboard import formatting
-from stephttp.engine.dashboard.option_words import limit_words
+from stephttp.engine.dashboard import formatting, option_words
 
 _HERE = Path(__file__).parent
 _STATIC = _HERE / "static"
@@ -25,6 +24,14 @@ _TYPES = {
 }
 _FOREVER = "public, max-age=31536000, immutable"
 _A_WHILE = "public, max-age=3600"
+_FILTERS = {
+    formatting: (
+        "duration", "period", "number", "percent", "iso", "utc_time", "shown", "is_cut",
+        "as_text", "error_of", "curl", "event_data", "step_input",
+    ),
+    option_words: ("limit_words",),
+}  # fmt: skip
+"""What templates call, by the modules that it is in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +81,7 @@ def templates() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters["asset"] = url
-    for name in ("duration", "period", "number", "percent", "iso", "utc_time", "shown", "is_cut",
-                 "as_text", "error_of", "curl", "event_data", "step_input"):  # fmt: skip
-        environment.filters[name] = getattr(formatting, name)
-    environment.globals["limit_words"] = limit_words
+    for module, names in _FILTERS.items():
+        for name in names:
+            environment.filters[name] = getattr(module, name)
     return environment
