@@ -77,14 +77,14 @@ async def test_functions_are_listed() -> None:
         await register(
             w,
             config("shop-b", {"event": "go", "expression": "event.data.n == 1"}),
-            config("shop-a", "inngest/function.failed"),
+            config("shop-a", "go", somethingNew=True),
         )
         listed = (await w.http.get("/v1/apps/shop/functions")).json()
         assert [(one["slug"], one["name"]) for one in listed] == [
             ("shop-a", "the shop-a"),
             ("shop-b", "the shop-b"),
         ]
-        assert "triggers[0].event" in listed[0]["refused"]
+        assert "somethingNew" in listed[0]["refused"]
         assert listed[1]["triggers"] == [{"event": "go", "expression": "event.data.n == 1"}]
         assert listed[1]["steps"][0]["uri"] == f"{URL}?fnId=shop-b&stepId=step"
         assert (await w.http.get("/dev")).json()["functions"] == listed
