@@ -47,7 +47,7 @@ class AnsweredCall(ReceivedCall):
     def __init__(
         self, app: WSGIApp, runtime: Runtime, environ: Environ, start_response: StartResponse
     ) -> None:
-        super().__init__(runtime, app, environ)
+        ReceivedCall.__init__(self, runtime, app, environ)
         self._start_response = start_response
         self.context = copy_context()
         """The context in which all of this call happens."""
@@ -60,7 +60,7 @@ class AnsweredCall(ReceivedCall):
 
     def run_made(self, scope: RunScope) -> None:
         """Prepare a run that was just made; see `HandlerCall`."""
-        super().run_made(scope)
+        ReceivedCall.run_made(self, scope)
         self._events: EventAnswer | None = None
         """The answer to a caller who gets events."""
 
@@ -126,8 +126,9 @@ class AnsweredCall(ReceivedCall):
 
     def keep(self, chunk: bytes, more: bool) -> None:
         """Keep a piece of the body that passes by, if others may ask for it."""
-        if self._answer is not None:
-            self._answer.add(chunk, more)
+        answer = self._answer
+        if answer is not None:
+            answer.add(chunk, more)
             if not more and self._start is not None:
                 self._status = int(self._start[0][:3])
                 self._note_end_of_answer()

@@ -64,11 +64,11 @@ class Chunks:
             self._call.context.run(self._close)
 
     def _next(self) -> bytes:
-        call = self._call
-        if self._iterator is None:
-            self._iterator = iter(self._chunks)
+        call, iterator = self._call, self._iterator
+        if iterator is None:
+            iterator = self._iterator = iter(self._chunks)
         try:
-            chunk = call.next_of(self._iterator)
+            chunk = call.next_of(iterator)
         except StopIteration:
             if not call.current.suspended:
                 call.keep(b"", False)

@@ -38,7 +38,8 @@ class WSGIFirstCall(AnsweredCall):
     def __init__(
         self, app: WSGIApp, runtime: Runtime, environ: Environ, start_response: StartResponse
     ) -> None:
-        super().__init__(app, runtime, environ, start_response)
+        # `super` takes more instructions.
+        AnsweredCall.__init__(self, app, runtime, environ, start_response)
         self.current = CurrentCall(self, ThreadScope, None)
 
     def respond(self, run_at_once: bool) -> Iterable[bytes]:

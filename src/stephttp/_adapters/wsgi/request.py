@@ -177,7 +177,7 @@ class ReceivedCall(FirstCall):
     __slots__ = ("_app", "_environ", "_input", "_sent")
 
     def __init__(self, runtime: Runtime, app: WSGIApp, environ: Environ) -> None:
-        super().__init__(runtime)
+        FirstCall.__init__(self, runtime)
         self._app = app
         self._environ = environ
         self._sent = environ.copy()

@@ -93,7 +93,7 @@ class ThreadScope(RunScope):
         """Note who came to a step, in development, but for the thread that called the handler, as
         long as it is alone: none of its steps is in anyone's way."""
         if branch or self.shared_ids is not None or current_branch() != self.thread:
-            super().note_branch(step, branch)
+            RunScope.note_branch(self, step, branch)
 
     def still_waits(self) -> bool:
         """Say whether the run still has to wait, now that the handler responds."""
@@ -151,7 +151,7 @@ class ThreadScope(RunScope):
     def close(self, error: BaseException | None) -> bool:
         """Note that the handler has ended. The loop of what `suspend` held has ended with it."""
         self._held = []
-        return super().close(error)
+        return RunScope.close(self, error)
 
     def end(self, error: BaseException | None) -> BaseException | None:
         """End the run whose application has returned, or raised `error`.
