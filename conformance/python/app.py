@@ -242,14 +242,14 @@ def blocking(client: inngest.Inngest) -> list[inngest.Function[Any]]:
     def slow(ctx: inngest.ContextSync) -> None:
         ctx.step.sleep("long", HOUR)
 
-    @function("limited", concurrency=LIMIT)
-    def limited(ctx: inngest.ContextSync) -> Any:
+    @function("bounded", concurrency=LIMIT)
+    def bounded(ctx: inngest.ContextSync) -> Any:
         with under_way(ctx):
             time.sleep(0.02)
             return ran(ctx, "handler")
 
-    @function("throttled", throttle=EACH_SECOND)
-    def throttled(ctx: inngest.ContextSync) -> Any:
+    @function("paced", throttle=EACH_SECOND)
+    def paced(ctx: inngest.ContextSync) -> Any:
         return time.time()
 
     @function("big")
@@ -442,14 +442,14 @@ def coroutines(client: inngest.Inngest) -> list[inngest.Function[Any]]:
     async def slow(ctx: inngest.Context) -> None:
         await ctx.step.sleep("long", HOUR)
 
-    @function("limited", concurrency=LIMIT)
-    async def limited(ctx: inngest.Context) -> Any:
+    @function("bounded", concurrency=LIMIT)
+    async def bounded(ctx: inngest.Context) -> Any:
         with under_way(ctx):
             await asyncio.sleep(0.02)
             return ran(ctx, "handler")
 
-    @function("throttled", throttle=EACH_SECOND)
-    async def throttled(ctx: inngest.Context) -> Any:
+    @function("paced", throttle=EACH_SECOND)
+    async def paced(ctx: inngest.Context) -> Any:
         return time.time()
 
     @function("big")

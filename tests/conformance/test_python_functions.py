@@ -236,13 +236,13 @@ def test_options_decide_whether_and_when_a_run_starts(
 
 
 def test_no_more_handlers_run_at_a_time_than_the_function_allows(app: App) -> None:
-    ids = app.send_together("limited", *[{}] * 24)
+    ids = app.send_together("bounded", *[{}] * 24)
     assert sorted(output(run) for id_ in ids for run in app.ended(id_)) == list(range(1, 25))
     assert app.counts()["most"] == 2
 
 
 def test_runs_start_one_after_the_other_through_a_throttle(app: App) -> None:
-    ids = app.send_together("throttled", *[{}] * 3)
+    ids = app.send_together("paced", *[{}] * 3)
     first, _, third = sorted(output(run) for id_ in ids for run in app.ended(id_))
     # The engine counts in milliseconds, and the handler is called a little later than it may be.
     assert third - first > 1.5
