@@ -76,7 +76,7 @@ def serve(name: str, body: dict[str, Any] | None) -> tuple[int, Any, dict[str, s
                         "if": "event.data.label == async.data.label",
                     }],
                     # So that its calls pass gates, which are crossed and left when the engine dies.
-                    "concurrency": [{"limit": 1}],
+                    "concurrency": [{"limit": 4}],
                     "throttle": {"limit": 1000, "period": "1s"},
                 }),
                 ("unpack", ended, {}),
