@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from stephttp.engine.api.graphql import query_request
+from stephttp.engine.api.graphql.query_request import GraphAnswer, GraphQuery
 from stephttp.engine.api.openapi.operation import (
     EMPTY,
     ERROR,
@@ -252,6 +254,13 @@ SDK_OPERATIONS = (
         "deleteCancellation", "Delete a cancellation; what was cancelled stays so.", {}, 404,
         parameters=(parameter("path", "id", "Its `id`.", type="string", minLength=1),),
         more={"204": EMPTY},
+    ),
+    operation(
+        "POST", "/v0/gql", query_request.ask,
+        "query", "Read runs and events with GraphQL, in the names of the Inngest server; needs "
+        "`stephttp[graphql]`.",
+        json_answer(SchemaOf(GraphAnswer)), 400, 413, 501, body=takes(SchemaOf(GraphQuery)),
+        more={"422": json_answer(SchemaOf(GraphAnswer), "Not an acceptable query")},
     ),
     operation(
         "GET", "/health", system.health,

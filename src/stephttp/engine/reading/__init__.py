@@ -9,6 +9,7 @@ and `engine.dashboard`. `Reader`, found as `engine.reader`, is the same for asyn
     await engine.reader.run(run_id) -> RunDetail                 # Refused, 404
     await engine.reader.events(EventFilter(...), Paging(...)) -> Page[EventRow]
     await engine.reader.event(event_id) -> EventDetail           # Refused, 404
+    await engine.reader.begun_runs(event_id) -> tuple[BegunRun, ...]
     await engine.reader.overview(Period.HOUR) -> Overview
     await engine.reader.endpoints() -> tuple[EndpointRow, ...]
     await engine.reader.queues() -> Queues
@@ -21,6 +22,7 @@ Times end in `_ms` (milliseconds since the epoch); JSON is `bytes`, as it arrive
 headers that hold secrets never leave this package.
 """
 
+from stephttp.engine.reading.begun_runs import BegunRun, ending
 from stephttp.engine.reading.endpoints import EndpointRow, latest_endpoints, list_endpoints
 from stephttp.engine.reading.event_list import (
     EventDetail,
@@ -65,6 +67,7 @@ from stephttp.engine.reading.waterfall import SpanKind, WaterfallSpan
 
 __all__ = [
     "MOST_LISTED",
+    "BegunRun",
     "Durations",
     "EndpointFigures",
     "EndpointRow",
@@ -96,6 +99,7 @@ __all__ = [
     "StepDetail",
     "Warned",
     "WaterfallSpan",
+    "ending",
     "event_detail",
     "function_detail",
     "latest_endpoints",

@@ -6,6 +6,7 @@ import time
 from functools import partial
 
 from stephttp.engine.model.clock import Clock
+from stephttp.engine.reading.begun_runs import BegunRun, begun_runs
 from stephttp.engine.reading.endpoints import (
     EndpointRow,
     held_back,
@@ -82,6 +83,10 @@ class Reader:
             Refused: there is no such event.
         """
         return await self._store.browse(partial(event_detail, event_id=event_id))
+
+    async def begun_runs(self, event_id: str) -> tuple[BegunRun, ...]:
+        """Return the runs that an event began; see `begun_runs`."""
+        return await self._store.browse(partial(begun_runs, event_id=event_id))
 
     async def overview(self, period: Period, endpoint: str | None = None) -> Overview:
         """Return the figures of a period; see `overview`."""

@@ -30,6 +30,7 @@ REASONS = {
     422: "The idempotency key was used with another request",
     429: "Too many requests; `Retry-After` says when to come back",
     500: "A fault of the engine",
+    501: "This engine is installed without it",
     503: "Nothing can be stored now, or the engine is stopping; nothing was done, come back later",
 }
 _KEYLESS: Json = {
