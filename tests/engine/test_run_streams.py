@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from stephttp._wire import stream_frames
-from stephttp._wire.stream_frames import LOST, Frame
+from stephttp._wire.stream_frames import LOST, METADATA, Frame
 from stephttp.engine.live.channels import STREAM
 
-from .support import RUN, World, answer, complete, new_run, sleep, until, world
+from .support import RUN, World, Z, answer, complete, new_run, sleep, until, world
 from .test_realtime import Stream, following
 
 TEE = f"/v1/realtime/publish/tee?channel={RUN}"
@@ -83,26 +83,77 @@ async def test_a_stream_is_still_there_after_a_restart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sdk", ["test:v1", "inngest-js:v4.24.0"])
-async def test_a_run_that_fails_has_one_answer(sdk: str) -> None:
-    """Not that of the SDK here, and that of the engine there."""
+async def test_a_run_that_fails_ends_with_the_answer_that_its_sdk_wrote(sdk: str) -> None:
+    """Followed before or after the end, it is the same one."""
     async with world() as w:
-        body = new_run(sleep(text="1s"))
-        response = await w.http.post("/v1/checkpoint", json=body, headers={"x-inngest-sdk": sdk})
-        token = response.json()["data"]["realtime_token"]
-        told = stream_frames.response(500, [], b'"too bad"', failed=True)
-        async with following(w, token) as stream:
-            await w.http.post(TEE, content=pushed(1) + told)
-            w.script = [answer({"name": "E", "message": "m"}, 500)]
-            await w.after(1)
-            first = await ended(stream)
+        token = await failing(w, sdk, stream_frames.response(500, [], b'"too bad"', failed=True))
         async with following(w, token) as late:
-            assert await ended(late) == first
-        assert first["status"] == "failed"
-        assert first["response"] == {
-            "body": '{"name":"E","message":"m"}',
-            "statusCode": 500,
-            "headers": {"content-type": "application/json"},
-        }
+            first = await ended(late)
+        async with following(w, token) as later:
+            assert await ended(later) == first
+        assert first == {
+            "status": "failed", "response": {"body": '"too bad"', "statusCode": 500, "headers": {}},
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize("written", [
+    stream_frames.response(200, [], b"all is well", failed=False),
+    b"event: inngest.response\ndata: {}\n\n",
+    b"event: inngest.response\ndata: nonsense\n\n",
+])  # fmt: skip
+async def test_an_answer_that_does_not_say_that_the_run_failed_is_not_its_end(
+    written: bytes,
+) -> None:
+    async with world() as w:
+        token = await failing(w, "inngest-js:v4.24.0", written)
+        async with following(w, token) as stream:
+            w.clock.advance(1)
+            assert (await ended(stream))["response"] == {
+                "body": '{"name":"E","message":"m"}',
+                "statusCode": 500,
+                "headers": {"content-type": "application/json"},
+            }
+
+
+async def failing(w: World, sdk: str, written: bytes) -> str:
+    """Let a run fail whose SDK writes something to its stream; return the token of that."""
+    body = new_run(sleep(text="1s"))
+    response = await w.http.post("/v1/checkpoint", json=body, headers={"x-inngest-sdk": sdk})
+    await w.http.post(TEE, content=pushed(1) + written)
+    w.script = [answer({"name": "E", "message": "m"}, 500)]
+    await w.after(1)
+    token: str = response.json()["data"]["realtime_token"]
+    return token
+
+
+async def test_a_stream_begins_once_or_as_often_as_its_sdk_says() -> None:
+    """JavaScript begins it with each call; its clients expect that, and the order."""
+    async with world() as w:
+        token = (await w.post(sleep(text="1s"), sleep(Z, "2s")))["realtime_token"]
+        begin = stream_frames.metadata(RUN)
+        for number in (1, 2):
+            await w.http.post(TEE, content=begin + pushed(number))
+        w.script = [answer(complete(OK))]
+        await w.after(1)
+        async with following(w, token) as stream:
+            await ended(stream)
+        assert [(frame.event, frame.data) for frame in frames(stream)][:-1] == [
+            (METADATA, f'{{"runId":"{RUN}"}}'), ("inngest.stream", "1"),
+            (METADATA, f'{{"runId":"{RUN}"}}'), ("inngest.stream", "2"),
+        ]  # fmt: skip
+
+
+async def test_a_run_whose_sdk_names_itself_by_its_time_alone_is_javascripts() -> None:
+    """Versions before 4.19 send no header with their first checkpoint."""
+    async with world() as w:
+        body = new_run(sleep(text="1s"), ts=1795350755411)
+        token = (await w.http.post("/v1/checkpoint", json=body)).json()["data"]["realtime_token"]
+        async with following(w, token) as stream:
+            w.script = [answer(complete({"status": 200, "headers": {}, "body": '"x"'}))]
+            await w.after(1)
+            late = stream_frames.response(202, [], b"x", failed=False)
+            await w.http.post(TEE, content=late)
+            assert (await ended(stream))["response"]["statusCode"] == 202  # type: ignore[index]
 
 
 async def test_the_answer_that_javascript_writes_is_the_end_also_if_it_comes_late() -> None:
@@ -169,7 +220,7 @@ async def test_a_stream_goes_some_time_after_its_run_and_that_is_said() -> None:
         async with following(w, token) as stream:
             await ended(stream)
         assert [frame.event for frame in frames(stream)] == [
-            stream_frames.METADATA, LOST, stream_frames.RESPONSE,
+            METADATA, LOST, stream_frames.RESPONSE,
         ]  # fmt: skip
 
 

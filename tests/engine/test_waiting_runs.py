@@ -349,10 +349,10 @@ async def test_an_invoked_run_that_takes_too_long_goes_on_alone() -> None:
         child = call.headers["x-run-id"]
         w.script = [answer([sleep(text="1h")])]
         assert [c.headers["x-run-id"] for c in await w.after(2)] == [RUN]
-        assert (await w.memos())[A]["error"]["name"] == "InvokeTimeoutError"
+        assert (await w.memos())[A]["error"]["name"] == "InngestInvokeTimeoutError"
         w.script = [answer(DONE)]
         assert [c.headers["x-run-id"] for c in await w.after(3)] == [child]
-        assert (await w.memos())[A]["error"]["name"] == "InvokeTimeoutError"
+        assert (await w.memos())[A]["error"]["name"] == "InngestInvokeTimeoutError"
         assert (await w.run(child))["status"] == "Completed"
 
 

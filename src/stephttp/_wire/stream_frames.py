@@ -79,6 +79,11 @@ class _AnswerFrame(Struct, omit_defaults=True):
     encoding: str = ""
 
 
+class _EndFrame(Struct):
+    status: str
+
+
+_ended = msgspec.json.Decoder(_EndFrame)
 _pushed = msgspec.json.Decoder(_PushedFrame)
 _marked = msgspec.json.Decoder(_Marked)
 
@@ -142,6 +147,15 @@ def answer_of(
     except UnicodeDecodeError:
         answer = _AnswerFrame(base64.b64encode(body).decode(), status, shown, "base64")
     return {"status": "failed" if failed else "succeeded", "response": answer}
+
+
+def says_failed(answer: bytes) -> bool | None:
+    """Say whether the data of that event, as an SDK wrote it, is of a run that failed; `None`: it
+    cannot be read."""
+    try:
+        return _ended.decode(answer).status == "failed"
+    except UNREADABLE:
+        return None
 
 
 def written(frame: Frame, number: int | None = None) -> bytes:

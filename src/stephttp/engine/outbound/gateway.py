@@ -92,13 +92,19 @@ def _request(spec: RequestSpec) -> HTTPRequest:
         pair = f"{url.username}:{url.password}".encode()
         headers["authorization"] = f"Basic {b64encode(pair).decode()}"
     origin = f"{url.scheme}://{url.netloc.decode()}"
-    return HTTPRequest(spec.method, origin, url.raw_path.decode(), headers, spec.body.encode())
+    named = {_capitalized(name): value for name, value in headers.items()}
+    return HTTPRequest(spec.method, origin, url.raw_path.decode(), named, spec.body.encode())
+
+
+def _capitalized(name: str) -> str:
+    """Return the name of a header as the Inngest server writes it: `X-Api-Key`."""
+    return "-".join(part.capitalize() for part in name.split("-"))
 
 
 def _memo(spec: RequestSpec, answer: HTTPResponse) -> bytes:
     headers: dict[str, str] = {}
     for name, value in answer.headers:
-        shown = "-".join(part.capitalize() for part in name.split("-"))
+        shown = _capitalized(name)
         headers[shown] = f"{headers[shown]},{value}" if shown in headers else value
     data = {
         "body": answer.body.decode("utf-8", "replace"),

@@ -9,6 +9,7 @@ A handler is called again and again, and pushes again what it pushed before. So:
     a frame that was sent     twice, because its sender got no answer, counts once
     a call that was           superseded by another writer, writes no more
     beyond the limit          pushes are lost, and a frame says so; marks are kept
+    what begins a call        is kept where another SDK writes it, whose clients expect it
 
 The answer of the handler is kept beside the frames: whether it is the end is decided by the run.
 """
@@ -36,7 +37,9 @@ _BESIDE = 32
 """Bytes that a frame counts beside its data."""
 _MOST_FRAMES = ROOM - 1_000
 """Of one writer; its numbers must suffice."""
-_NOT_KEPT = frozenset({METADATA, REDIRECT})
+_NOT_KEPT = frozenset({REDIRECT})
+_NOT_OURS = frozenset({METADATA, REDIRECT})
+"""The same, of a call whose frames are counted: of stephttp's own SDK."""
 
 
 def keep(state: StreamState, arrival: Arrival, limit: int) -> Kept:
@@ -55,11 +58,12 @@ def keep(state: StreamState, arrival: Arrival, limit: int) -> Kept:
         if already < 0:
             raise Refused("frames: those before them are missing, or another call writes now", 409)
         frames = frames[already:]
+    not_kept = _NOT_KEPT if arrival.before is None else _NOT_OURS
     writer, kept = state.last // ROOM, []
     size, outside, full, response = state.size, state.outside, state.full, state.response
     live, number, answer = dict(state.live), state.last % ROOM, None
     for frame in frames:
-        if frame.event in _NOT_KEPT or (frame.place and frame.place <= outside):
+        if frame.event in not_kept or (frame.place and frame.place <= outside):
             continue
         if frame.event == RESPONSE:
             response, answer = frame.data.encode(), frame

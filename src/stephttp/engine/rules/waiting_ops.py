@@ -39,7 +39,7 @@ _TRIGGER = "inngest/http.request"
 
 
 INVOKE_TIMED_OUT = error_result(
-    "InvokeTimeoutError", "timed out waiting for the invoked function to end"
+    "InngestInvokeTimeoutError", "Timed out waiting for invoked function to complete"
 )
 
 

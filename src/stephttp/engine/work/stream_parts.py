@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import asdict
 
 from stephttp._wire.json import encode_struct
-from stephttp._wire.stream_frames import LOST, Frame, answer_of
+from stephttp._wire.stream_frames import LOST, Frame, answer_of, says_failed
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import RunStatus
@@ -27,6 +27,8 @@ _PART = 64 * 1024
 _frames = msgspec.json.Decoder(list[Frame])
 _live = msgspec.json.Decoder(dict[str, int])
 _NOT_STORED = error_json("NotFoundError", "the run is no longer stored")
+_WRITTEN = frozenset({RunStatus.COMPLETED, RunStatus.FAILED})
+"""The ends of a run that an SDK can know of."""
 _EXPIRED = Frame(LOST, '{"reason":"the stream is no longer kept"}')
 
 
@@ -89,8 +91,8 @@ def read(connection: sqlite3.Connection, run_id: str, after: int) -> StreamPart:
 def end(connection: sqlite3.Connection, run_id: str) -> StreamEnd | None:
     """Return the end of a run; `None` if it has not ended.
 
-    A run that has failed ends with the engine's answer, also where an SDK has written another one:
-    all who follow it get the same.
+    An answer that an SDK has written counts if it says of the run what the engine says. Another one
+    was not the end: all who follow a run get what became of it.
     """
     row = connection.execute(QUERIES["run_end"], (run_id,)).fetchone()
     if row is None:
@@ -101,13 +103,13 @@ def end(connection: sqlite3.Connection, run_id: str) -> StreamEnd | None:
     if not status.ended:
         return None
     written = load(connection, run_id).response
-    if written is not None and status is RunStatus.COMPLETED:
-        return StreamEnd(written, sdk, ended_ms, True)
     answer, failed = render(status, *row[3:]), status is not RunStatus.COMPLETED
+    if written is not None and status in _WRITTEN and says_failed(written) is failed:
+        return StreamEnd(written, sdk, ended_ms, True)
     if status is RunStatus.FAILED and http_result(row[3], row[4]) is None:
         answer = replace(answer, body=row[5] or b"null")  # as the clients of other SDKs want it
     data = answer_of(answer.status, answer.headers, answer.body, failed=failed)
-    return StreamEnd(encode_struct(data), sdk, ended_ms, failed)
+    return StreamEnd(encode_struct(data), sdk, ended_ms, status not in _WRITTEN)
 
 
 def forget(connection: sqlite3.Connection, before_ms: int, limit: int) -> int:

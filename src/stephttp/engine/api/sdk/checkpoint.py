@@ -56,6 +56,7 @@ _METHOD = re.compile(METHOD_PATTERN)
 _NEGATIVE_RETRIES = 4
 
 _SDK_LENGTH = 100
+_UNNAMED_JS = "inngest-js:"
 _LONGEST_DELAY_MS = 86_400_000
 """An id that is older when its run is first reported does not say when the request came in."""
 
@@ -130,7 +131,8 @@ def read_opening(
         query=data.query_params,
         content_type=data.content_type,
         ip=data.ip,
-        sdk=sdk[:_SDK_LENGTH],
+        # Some versions of the TypeScript SDK do not name themselves here.
+        sdk=sdk[:_SDK_LENGTH] or ("" if message.ts is None else _UNNAMED_JS),
         reads_state=message.reads_state,
         created_ms=now_ms,
         began_ms=_began_ms(run_id, now_ms),

@@ -62,6 +62,8 @@ class NewRunRequest(Struct):
     claim: ClaimRequest | None = None
     reads_state: bool = False
     process: str = ""
+    ts: int | float | None = None
+    """When the TypeScript SDK, which alone sends it, has checked something in."""
     own_retries: Int32 | None = None
     """The run's own number, where `retries` is meant for another server."""
 

@@ -55,7 +55,7 @@ class EventsReceived(AnswerBody):
 
 
 class EventsRefused(AnswerBody):
-    """Why no event was stored."""
+    """Why no event was stored. `ids` has one empty id, and of a list of events none."""
 
     ids: list[str]
     status: int
@@ -84,8 +84,11 @@ async def receive(request: Request) -> Response:
     if problem is not None:
         return problem
     now_ms = engine.clock.now_ms()
+    is_batch = False
     try:
-        raws = _split(request, await read_body(request, settings.max_events_body), settings)
+        body = await read_body(request, settings.max_events_body)
+        is_batch = body.lstrip()[:1] == b"["
+        raws = _split(request, body, settings)
         seed = _seed(request.headers.get(_SEED))
         ids = [
             tokens.new_ulid(now_ms, engine.rng) if seed is None else ulid(seed[0], seed[1] + number)
@@ -98,7 +101,8 @@ async def receive(request: Request) -> Response:
         ]
     except Refused as error:
         log_refusal(request, error.status, str(error), logging.INFO)
-        return _refused(str(error), error.status)
+        # Nothing of a batch is stored, and an empty id would count as an event that was.
+        return _refused(str(error), error.status, [] if is_batch else [""])
     await engine.receive(events)
     # The real server answers an empty list with one empty id.
     return json_response(EventsReceived(ids or [""], 200))
@@ -107,7 +111,7 @@ async def receive(request: Request) -> Response:
 async def without_key(request: Request) -> Response:
     """Send a browser to the start page, but refuse a sender, who must not take that for success."""
     if request.method == "POST":
-        return _refused(_NO_KEY, 400)
+        return _refused(_NO_KEY, 400, [""])
     return RedirectResponse("/", 303)
 
 
@@ -213,5 +217,5 @@ def _seed(text: str | None) -> tuple[int, int] | None:
     return int(millis), int.from_bytes(raw)
 
 
-def _refused(message: str, status: int) -> Response:
-    return json_response(EventsRefused([""], status, message), status)
+def _refused(message: str, status: int, ids: list[str]) -> Response:
+    return json_response(EventsRefused(ids, status, message), status)

@@ -104,13 +104,17 @@ async def _events(engine: Engine, run_id: str, after: int) -> AsyncGenerator[byt
     # When the client leaves, Starlette cancels this.
     with streams.listening(run_id) as wake:
         yield KEEP_ALIVE
-        yield stream_frames.metadata(run_id)
+        begun = False
         quiet_at = clock.monotonic() + engine.settings.stream_keep_alive
         while not streams.released and clock.monotonic() < end:
             wake.clear()
             part = await streams.read(run_id, after)
             after = part.last
             if part.frames:
+                # Other SDKs write it themselves, for each of their calls.
+                if not begun and part.frames[0][1].event != stream_frames.METADATA:
+                    yield stream_frames.metadata(run_id)
+                begun = True
                 yield b"".join(written(frame, number) for number, frame in part.frames)
                 quiet_at = clock.monotonic() + engine.settings.stream_keep_alive
             if part.more or part.frames:
@@ -118,6 +122,8 @@ async def _events(engine: Engine, run_id: str, after: int) -> AsyncGenerator[byt
             if part.ended or not (part.known or _may_come(run_id, clock.now_ms())):
                 answer = await streams.end(run_id, after)
                 if answer is not None:
+                    if not begun:
+                        yield stream_frames.metadata(run_id)
                     yield b"event: %s\ndata: %s\n\n" % (stream_frames.RESPONSE.encode(), answer)
                     return
                 continue
