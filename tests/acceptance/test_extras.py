@@ -24,6 +24,7 @@ IMPORTS = {
     ],
     "django": ["stephttp.integrations.django", "stephttp.integrations.django.apps"],
     "engine": ["stephttp.engine.app", "stephttp.cli.commands"],
+    "graphql": ["stephttp.engine.app", "stephttp.engine.api.graphql.executing"],
     "inngest": ["stephttp.integrations.inngest"],
     "otel": ["stephttp.integrations.otel"],
     "sqlalchemy": ["stephttp.integrations.sqlalchemy"],

@@ -314,7 +314,7 @@ def test_an_app_on_a_private_address_is_refused(world: World) -> None:
         ({"INNGEST_SIGNING_KEY": OLD}, (), "no event key: set INNGEST_EVENT_KEY"),
         ({"INNGEST_SIGNING_KEY": "xyz" * 20}, ("--event-key", EVENT_KEY), "hexadecimal"),
         ({"INNGEST_SIGNING_KEY": "abcd"}, (), "signing key 1 is too short"),
-        ({"INNGEST_SIGNING_KEY": OLD, "INNGEST_EVENT_KEY": "a/b"}, (), "event key 1 must consist of"),
+        ({"INNGEST_SIGNING_KEY": OLD, "INNGEST_EVENT_KEY": "a/b"}, (), "event key 1 must consist"),
         ({}, ("--signing-key-file", "/nowhere/keys"), "cannot read the key file '/nowhere/keys'"),
         ({}, ("--signing-key", OLD, "--event-key", EVENT_KEY, "--retain", "7"), "--retain: '7'"),
         ({}, ("--signing-key", OLD, "--event-key", EVENT_KEY, "--grace", "x"), "--grace: 'x'"),

@@ -21,6 +21,7 @@ from stephttp.engine.api.openapi.document import document
 from stephttp.engine.api.openapi.operation import json_answer, operation, routes_of
 from stephttp.engine.api.sdk import realtime
 from stephttp.engine.api.sdk_operations import SDK_OPERATIONS
+from stephttp.engine.api.v2_operations import V2_OPERATIONS
 
 
 async def _openapi(request: Request) -> Response:
@@ -37,6 +38,7 @@ OPERATIONS = (
     *SDK_OPERATIONS,
     *FUNCTION_OPERATIONS,
     *MANAGE_OPERATIONS,
+    *V2_OPERATIONS,
     operation(
         "GET", "/openapi.json", _openapi, "getOpenApi", "This document.",
         json_answer({"type": "object"}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from stephttp.engine.model.clock import rfc3339
 from stephttp.engine.model.run_metadata import NO_ATTEMPT, RunMetadata
@@ -42,6 +42,12 @@ class EventRun(AnswerBody):
     event_id: str
     status: Status
     ended_at: Time | None
+
+
+class EndedRun(EventRun):
+    """The same, with what it ended with: what it returned, or the error with which it failed."""
+
+    output: Any | UnsetType = UNSET
 
 
 class WaitItem(AnswerBody):

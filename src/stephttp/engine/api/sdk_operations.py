@@ -25,7 +25,7 @@ from stephttp.engine.api.openapi.parameters import (
     time_parameter,
 )
 from stephttp.engine.api.openapi.schema import SchemaOf
-from stephttp.engine.api.run_parts import EventRun, SpanView
+from stephttp.engine.api.run_parts import EndedRun, SpanView
 from stephttp.engine.api.sdk import (
     attaching,
     cancelling,
@@ -231,8 +231,8 @@ SDK_OPERATIONS = (
     ),
     operation(
         "GET", "/v1/events/{event}/runs", sent_events.runs,
-        "listEventRuns", "The runs that an event began.",
-        data(list[EventRun]), 404, parameters=(EVENT,),
+        "listEventRuns", "The runs that an event began, and what they ended with.",
+        data(list[EndedRun]), 404, parameters=(EVENT,),
     ),
     operation(
         "POST", "/v1/signals", ingest.signal,

@@ -9,7 +9,8 @@ and `engine.dashboard`. `Reader`, found as `engine.reader`, is the same for asyn
     await engine.reader.run(run_id) -> RunDetail                 # Refused, 404
     await engine.reader.events(EventFilter(...), Paging(...)) -> Page[EventRow]
     await engine.reader.event(event_id) -> EventDetail           # Refused, 404
-    await engine.reader.begun_runs(event_id) -> tuple[BegunRun, ...]
+    await engine.reader.outcome(run_id) -> RunOutcome            # Refused, 404
+    await engine.reader.outcomes(event_id) -> tuple[RunOutcome, ...]
     await engine.reader.overview(Period.HOUR) -> Overview
     await engine.reader.endpoints() -> tuple[EndpointRow, ...]
     await engine.reader.queues() -> Queues
@@ -22,7 +23,6 @@ Times end in `_ms` (milliseconds since the epoch); JSON is `bytes`, as it arrive
 headers that hold secrets never leave this package.
 """
 
-from stephttp.engine.reading.begun_runs import BegunRun, ending
 from stephttp.engine.reading.endpoints import EndpointRow, latest_endpoints, list_endpoints
 from stephttp.engine.reading.event_list import (
     EventDetail,
@@ -61,13 +61,13 @@ from stephttp.engine.reading.run_detail import (
     run_detail,
 )
 from stephttp.engine.reading.run_list import list_runs
+from stephttp.engine.reading.run_outcomes import RunOutcome, ending, outcomes_of
 from stephttp.engine.reading.run_rows import OpenWait, RunRow
 from stephttp.engine.reading.step_detail import StepDetail
 from stephttp.engine.reading.waterfall import SpanKind, WaterfallSpan
 
 __all__ = [
     "MOST_LISTED",
-    "BegunRun",
     "Durations",
     "EndpointFigures",
     "EndpointRow",
@@ -91,6 +91,7 @@ __all__ = [
     "Reader",
     "RunDetail",
     "RunFilter",
+    "RunOutcome",
     "RunRow",
     "RunState",
     "SentEvent",
@@ -106,6 +107,7 @@ __all__ = [
     "list_endpoints",
     "list_events",
     "list_runs",
+    "outcomes_of",
     "overview",
     "queues",
     "run_detail",

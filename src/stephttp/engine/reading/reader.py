@@ -6,7 +6,6 @@ import time
 from functools import partial
 
 from stephttp.engine.model.clock import Clock
-from stephttp.engine.reading.begun_runs import BegunRun, begun_runs
 from stephttp.engine.reading.endpoints import (
     EndpointRow,
     held_back,
@@ -26,6 +25,7 @@ from stephttp.engine.reading.overview import Overview, Period, overview
 from stephttp.engine.reading.queues import Queues, queues
 from stephttp.engine.reading.run_detail import RunDetail, run_detail
 from stephttp.engine.reading.run_list import list_runs
+from stephttp.engine.reading.run_outcomes import MOST_BEGUN, RunOutcome, outcome_of, outcomes_of
 from stephttp.engine.reading.run_rows import RunRow
 from stephttp.engine.reading.scanning import Stop
 from stephttp.engine.store.store import Store
@@ -84,9 +84,20 @@ class Reader:
         """
         return await self._store.browse(partial(event_detail, event_id=event_id))
 
-    async def begun_runs(self, event_id: str) -> tuple[BegunRun, ...]:
-        """Return the runs that an event began; see `begun_runs`."""
-        return await self._store.browse(partial(begun_runs, event_id=event_id))
+    async def outcome(self, run_id: str) -> RunOutcome:
+        """Return what a run ended with.
+
+        Raises:
+            Refused: there is no such run.
+        """
+        return await self._store.browse(partial(outcome_of, run_id=run_id))
+
+    async def outcomes(
+        self, event_id: str, after: str = "", most: int = MOST_BEGUN
+    ) -> tuple[RunOutcome, ...]:
+        """Return runs that an event began; see `outcomes_of`."""
+        unit = partial(outcomes_of, event_id=event_id, after=after, most=most)
+        return await self._store.browse(unit)
 
     async def overview(self, period: Period, endpoint: str | None = None) -> Overview:
         """Return the figures of a period; see `overview`."""

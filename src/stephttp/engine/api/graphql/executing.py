@@ -56,7 +56,7 @@ def _prepare(text: str) -> DocumentNode | list[GraphQLError]:
 
 @cache
 def _schema() -> GraphQLSchema:
-    return build_schema(files(__package__).joinpath("types.graphql").read_text())
+    return build_schema(files("stephttp.engine.api.graphql").joinpath("types.graphql").read_text())
 
 
 class _Queries:
@@ -87,7 +87,7 @@ class _Queries:
             event = await reader.event(event_id)
         except Refused:
             return None
-        return graph_values.event_value(event, await reader.begun_runs(event_id))
+        return graph_values.event_value(event, await reader.outcomes(event_id))
 
     async def eventV2(self, _info: Any, id: str) -> Graph | None:
         try:

@@ -9,30 +9,19 @@ from typing import Any
 
 import msgspec
 
-from stephttp._wire.opcodes import OpCode
+from stephttp.engine.api.span_names import run_status, step_op, step_status
 from stephttp.engine.model.clock import rfc3339
 from stephttp.engine.model.run import RunStatus
 from stephttp.engine.reading import (
-    BegunRun,
     EventDetail,
     EventRow,
     RunDetail,
-    RunState,
+    RunOutcome,
     StepDetail,
     ending,
 )
 
 Graph = dict[str, Any]
-
-_STEP_OPS = {
-    OpCode.SLEEP: "SLEEP",
-    OpCode.WAIT_FOR_EVENT: "WAIT_FOR_EVENT",
-    OpCode.WAIT_FOR_SIGNAL: "WAIT_FOR_SIGNAL",
-    OpCode.INVOKE_FUNCTION: "INVOKE",
-    OpCode.AI_GATEWAY: "AI_GATEWAY",
-}
-"""All other ops are steps that ran (`RUN`)."""
-_STEP_STATUSES = {"completed": "COMPLETED", "failed": "FAILED", "cancelled": "CANCELLED"}
 
 
 def run_value(run: RunDetail) -> Graph:
@@ -51,7 +40,7 @@ def run_value(run: RunDetail) -> Graph:
         "eventName": run.event_name,
         "isBatch": False,
         "output": _text(_ending(run)),
-        "trace": lambda _info, **_arguments: _root_span(run),
+        "trace": _root_span(run),
     }
 
 
@@ -86,7 +75,7 @@ def trigger_value(run: RunDetail, events: list[Graph]) -> Graph:
     }
 
 
-def event_value(event: EventDetail, runs: tuple[BegunRun, ...]) -> Graph:
+def event_value(event: EventDetail, runs: tuple[RunOutcome, ...]) -> Graph:
     """Return an event with the runs that it began (`Event`)."""
     row = event.row
     return {
@@ -108,7 +97,7 @@ def event_v2_value(event: EventDetail) -> Graph:
         "name": row.name,
         "receivedAt": rfc3339(row.received_ms),
         "occurredAt": rfc3339(row.ts_ms),
-        "idempotencyKey": row.id,
+        "idempotencyKey": row.id or row.event_id,
         "raw": row.body.decode(),
     }
 
@@ -117,7 +106,7 @@ def _function(run: RunDetail) -> Graph:
     return {"id": run.fn_id, "name": run.function or run.row.endpoint, "slug": run.row.endpoint}
 
 
-def _begun(run: BegunRun) -> Graph:
+def _begun(run: RunOutcome) -> Graph:
     return {
         "id": run.run_id,
         "function": {"id": run.fn_id, "name": run.function or run.slug, "slug": run.slug},
@@ -130,12 +119,11 @@ def _begun(run: BegunRun) -> Graph:
 
 def _root_span(run: RunDetail) -> Graph:
     row = run.row
-    waits = row.state is RunState.WAITING
     duration = None if row.ended_ms is None else row.ended_ms - row.began_ms
     return {
         **_place(run, row.run_id),
         "name": run.function or row.endpoint,
-        "status": "WAITING" if waits else row.status.wire.upper(),
+        "status": run_status(run),
         "attempts": row.attempt,
         "duration": duration,
         "outputID": row.run_id if row.status.ended else None,
@@ -150,12 +138,10 @@ def _root_span(run: RunDetail) -> Graph:
 def _step_span(run: RunDetail, step: StepDetail) -> Graph:
     ended = step.state != "waiting"
     end_ms = None if step.duration_ms is None else step.started_ms + step.duration_ms
-    op = OpCode(step.op)
-    waiting = "WAITING" if op in _STEP_OPS else "RUNNING"
     return {
         **_place(run, step.step_id),
         "name": step.title,
-        "status": _STEP_STATUSES.get(step.state, waiting),
+        "status": step_status(step),
         "attempts": step.attempts,
         "duration": None if step.duration_ms is None else round(step.duration_ms),
         "outputID": f"{run.row.run_id}.{step.step_id}" if ended else None,
@@ -163,7 +149,7 @@ def _step_span(run: RunDetail, step: StepDetail) -> Graph:
         "startedAt": rfc3339(round(step.started_ms)),
         "endedAt": None if end_ms is None else rfc3339(round(end_ms)),
         "isRoot": False,
-        "stepOp": _STEP_OPS.get(op, "RUN"),
+        "stepOp": step_op(step),
         "stepID": step.step_id,
         "childrenSpans": [],
     }

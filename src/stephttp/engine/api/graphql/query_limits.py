@@ -56,9 +56,7 @@ def _check(root: SelectionSetNode, fragments: dict[str, FragmentDefinitionNode])
                 open_sets.append((inner, level + is_field))
 
 
-def _inside(
-    node: object, fragments: dict[str, FragmentDefinitionNode]
-) -> SelectionSetNode | None:
+def _inside(node: object, fragments: dict[str, FragmentDefinitionNode]) -> SelectionSetNode | None:
     if isinstance(node, FragmentSpreadNode):
         fragment = fragments.get(node.name.value)
         return None if fragment is None else fragment.selection_set

@@ -13,11 +13,11 @@ from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stephttp.engine.api.run_parts import EventRun
+from stephttp.engine.api.run_parts import EndedRun, stored
 from stephttp.engine.model import tokens
 from stephttp.engine.model.clock import rfc3339
 from stephttp.engine.model.refused import Refused
-from stephttp.engine.model.run import RunStatus
+from stephttp.engine.reading import outcomes_of
 from stephttp.engine.store.run_triggers import load_trigger
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.web.fields import AnswerBody, Time, Uuid
@@ -87,37 +87,35 @@ def _event(connection: sqlite3.Connection, event_id: str) -> EventView:
     row = connection.execute(QUERIES["event_view"], (event_id,)).fetchone()
     if row is not None:
         return _view(*row)
-    run_id, created_ms, *_ = _began(connection, event_id)[0]
-    _, trigger = load_trigger(connection, run_id)
-    return _view(event_id, created_ms, msgspec.json.encode(trigger))
+    found = outcomes_of(connection, event_id, most=1)
+    if not found:
+        raise _unknown(event_id)
+    _, trigger = load_trigger(connection, found[0].run_id)
+    return _view(event_id, found[0].created_ms, msgspec.json.encode(trigger))
 
 
-def _runs(connection: sqlite3.Connection, event_id: str) -> list[EventRun]:
-    is_stored = connection.execute(QUERIES["event_view"], (event_id,)).fetchone() is not None
+def _runs(connection: sqlite3.Connection, event_id: str) -> list[EndedRun]:
+    found = outcomes_of(connection, event_id)
+    if not found and connection.execute(QUERIES["event_view"], (event_id,)).fetchone() is None:
+        raise _unknown(event_id)
     return [
-        EventRun(
-            run_id=run_id,
-            run_started_at=rfc3339(created_ms),
-            function_id=fn_id,
+        EndedRun(
+            run_id=run.run_id,
+            run_started_at=rfc3339(run.created_ms),
+            function_id=run.fn_id,
             function_version=0,
             environment_id=tokens.ENVIRONMENT_ID,
             event_id=event_id,
-            status=RunStatus(status).wire,
-            ended_at=rfc3339(ended_ms),
+            status=run.status.wire,
+            ended_at=rfc3339(run.ended_ms),
+            output=stored(run.output) if run.status.ended else UNSET,
         )
-        for run_id, created_ms, fn_id, _, status, ended_ms in _began(
-            connection, event_id, is_stored=is_stored
-        )
+        for run in found
     ]
 
 
-def _began(
-    connection: sqlite3.Connection, event_id: str, *, is_stored: bool = False
-) -> list[tuple[str, int, str, str, str, int | None]]:
-    rows = connection.execute(QUERIES["event_runs"], (event_id,)).fetchall()
-    if not rows and not is_stored:
-        raise Refused(f"event: there is no event {event_id[:_LONGEST_SHOWN]!r}", 404)
-    return rows
+def _unknown(event_id: str) -> Refused:
+    return Refused(f"event: there is no event {event_id[:_LONGEST_SHOWN]!r}", 404)
 
 
 def _view(event_id: str, received_ms: int, body: bytes) -> EventView:

@@ -663,12 +663,6 @@ WHERE seq < coalesce((SELECT seq FROM events WHERE event_id = :cursor), 92233720
       AND received_ms < coalesce(:before_ms, 9223372036854775807)
 ORDER BY seq DESC LIMIT :limit
 
--- name: event_runs
--- Those of a batch are known by their links, and those that repeat another by its event alone.
-SELECT run_id, created_ms, fn_id, event_id, status, ended_ms FROM runs
-WHERE event_id = ?1 OR run_id IN (SELECT run_id FROM links WHERE event_id = ?1 AND step_id = '')
-ORDER BY seq
-
 -- name: run_jobs
 SELECT timers.due_ms, timers.kind, timers.step_id, runs.attempt
 FROM timers JOIN runs USING (run_id)
