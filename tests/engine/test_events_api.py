@@ -16,7 +16,21 @@ from stephttp.engine import Settings
 from stephttp.engine.model.tokens import ENVIRONMENT_ID
 from stephttp.errors import ConfigurationError
 
-from .support import DONE, KEY, OTHER, RUN, A, B, World, answer, new_run, sleep, step, world
+from .support import (
+    DONE,
+    KEY,
+    OTHER,
+    RUN,
+    A,
+    B,
+    World,
+    answer,
+    complete,
+    new_run,
+    sleep,
+    step,
+    world,
+)
 
 SEED = "1795352528271,AAAAAAAAAAAAAA=="
 FORM = {"content-type": "application/x-www-form-urlencoded"}
@@ -421,3 +435,30 @@ async def test_the_first_checkpoint_with_a_bad_wait_stores_its_steps(wait: dict[
         assert answer.status_code == 200, answer.text
         steps = (await w.http.get(f"/v1/runs/{RUN}/steps")).json()["data"]
         assert {one["name"]: one["status"] for one in steps} == {"a": "Completed", "go": "Failed"}
+
+
+async def test_a_cancellation_leaves_a_request_alone_that_its_handler_answers() -> None:
+    """Otherwise its SDK would be refused in the midst of it, and answer 500."""
+    done = complete({"status": 200, "headers": {}, "body": "ok"})
+    async with world() as w:
+        await w.post(step(A))
+        before = (await w.http.post("/v1/cancellations", json=BULK)).json()["data"]
+        assert before["cancelled"] == 0
+        await w.post(step(A), run_id=OTHER)
+        for run_id in (RUN, OTHER):
+            for more in (step(B), done):
+                body = {"run_id": run_id, "steps": [more]}
+                report = await w.http.post(f"/v1/checkpoint/{run_id}/steps", json=body)
+                assert report.status_code == 200, report.text
+            assert (await w.run(run_id))["status"] == "Completed"
+
+
+async def test_a_cancellation_ends_a_run_once_it_is_the_engines() -> None:
+    async with world() as w:
+        await w.post(step(A))
+        await w.http.post("/v1/cancellations", json=BULK)
+        body = {"run_id": RUN, "steps": [sleep(text="1h")]}
+        report = await w.http.post(f"/v1/checkpoint/{RUN}/steps", json=body)
+        assert (report.status_code, (await w.run())["status"]) == (200, "Cancelled")
+        await w.engine.idle()
+        assert w.calls == []

@@ -217,6 +217,8 @@ _STREAMED = json.dumps(
     {"status": 500, "headers": {"Retry-After": "7"}, "body": json.dumps({"name": "E"})}
 )
 _ERROR = '{"name": "E", "message": "m"}'
+_THROWN = '{"type": "internal", "name": "E", "message": "m", "stack": "", "__serialized": true}'
+"""What the TypeScript SDK answers for a middleware that throws."""
 
 
 @pytest.mark.parametrize(
@@ -249,6 +251,10 @@ _ERROR = '{"name": "E", "message": "m"}'
         (400, _ERROR, {"x_inngest_no_retry": "true"}, ("final", "E", None)),
         (200, "hello", {"x_inngest_sdk": ""}, ("foreign", "UpstreamError", None)),
         (201, _STREAMED, {"x_inngest_sdk": ""}, ("foreign", "UpstreamError", None)),
+        (500, _THROWN, {"x_inngest_sdk": ""}, ("counted", "E", None)),
+        (500, _THROWN, {"x_inngest_sdk": "", "attempt": 2}, ("final", "E", None)),
+        (502, _THROWN, {"x_inngest_sdk": ""}, ("transient", "UpstreamError", None)),
+        (500, _ERROR, {"x_inngest_sdk": ""}, ("foreign", "UpstreamError", None)),
         (429, "", {"x_inngest_sdk": "", "retry_after": "9"}, ("transient", "UpstreamError", 9000)),
     ],
 )

@@ -58,7 +58,7 @@ async def test_an_invoked_function_may_take_too_long() -> None:
         await register(w, config("shop-parent", "go"), config("shop-child", "never"))
         event_id = await send(w, "go")
         await w.after(5)
-        assert "timed out" in body_of(w.calls[2])["steps"][A]["error"]["message"]
+        assert "Timed out waiting" in body_of(w.calls[2])["steps"][A]["error"]["message"]
         assert output(await only(w, event_id)) == "gave up"
         await w.after(3600)
         assert len(w.calls) == 4

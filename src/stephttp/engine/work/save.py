@@ -2,7 +2,8 @@
 that invoked them.
 
 A new wait may be ended at once by an event that came before it. A run that was invoked starts. A
-run that ended answers the run that invoked it. A new run may be cancelled by an earlier request.
+run that ended answers the run that invoked it. A run that becomes the engine's may be cancelled by
+an earlier request; as long as its handler answers the first request, that request is left alone.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ def save(
     runs.save(connection, change, before, at.now_ms)
     if change.ended and before.status is RunStatus.ASYNC:  # as all runs of functions are
         change = replace(change, announced=announcements.announce(connection, change.run, at))
-    return _follow(connection, change, ops, at, change.run.began_ms)
+    change = _follow(connection, change, ops, at, change.run.began_ms)
+    return _taken_over(connection, change, at) if before.status is RunStatus.SYNC else change
 
 
 def begun(
@@ -76,9 +78,7 @@ def begun(
 ) -> Change:
     """Do what follows from a new run that was stored with its first change."""
     change = replace(_follow(connection, change, ops, at, new.began_ms), began=new)
-    if not change.ended and _is_cancelled(connection, new, change.run, at):
-        return replace(change, others=(*change.others, cancel(connection, new.run_id, at)))
-    return change
+    return _taken_over(connection, change, at)
 
 
 def cancel(
@@ -219,12 +219,17 @@ def _sent(op: Op) -> list[str]:
     return [id_ for id_ in (ids if isinstance(ids, list) else [ids]) if isinstance(id_, str)]
 
 
-def _is_cancelled(connection: sqlite3.Connection, new: NewRun, run: Run, at: Moment) -> bool:
-    values = {"fn_id": run.fn_id, "now_ms": new.created_ms}
-    conditions = connection.execute(QUERIES["cancellations_for"], values).fetchall()
-    return any(
-        started_by(connection, new.run_id, condition, at.now_ms) for (condition,) in conditions
-    )
+def _taken_over(connection: sqlite3.Connection, change: Change, at: Moment) -> Change:
+    """Cancel a run that the engine drives from now on, if that was asked for."""
+    run_id = change.run.run_id
+    if change.run.status is not RunStatus.ASYNC or not _is_cancelled(connection, run_id, at):
+        return change
+    return replace(change, others=(*change.others, cancel(connection, run_id, at)))
+
+
+def _is_cancelled(connection: sqlite3.Connection, run_id: str, at: Moment) -> bool:
+    conditions = connection.execute(QUERIES["cancellations_for"], (run_id,)).fetchall()
+    return any(started_by(connection, run_id, condition, at.now_ms) for (condition,) in conditions)
 
 
 def started_by(

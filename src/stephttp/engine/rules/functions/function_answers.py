@@ -3,6 +3,8 @@
 answer                                          meaning
 201 with `{"status", "headers", "body"}`        the answer in it, which was streamed
 no `x-inngest-sdk` header                       429, 502, 503, 504: transient failure
+                                                500 with an error in the form of the TypeScript
+                                                SDK: as with the header
                                                 any other status: foreign answer
 206, JSON that is not an op or an array of ops  final failure
 206 whose last op completes the run             the result, after the ops before it
@@ -35,6 +37,8 @@ from stephttp.engine.rules.functions.call_request import is_last
 from stephttp.engine.rules.results import error_json, op_data
 
 _SDK = "x-inngest-sdk"
+_SERIALIZED = "__serialized"
+"""Marks the errors of the TypeScript SDK."""
 _LARGEST_ERROR = 256 * 1024
 """Bytes of an error that is kept whole; of a larger one, name and message are kept."""
 _LONGEST_NAME = 200
@@ -73,7 +77,7 @@ def read_function_answer(
             message = f"the streamed answer cannot be read: {error}{excerpt(answer.body)}"
             return CallFailure(FailureKind.BROKEN, "DamagedAnswerError", message)
     retry_after = retry_after_ms(answer.header("retry-after"), now_ms)
-    if not answer.header(_SDK):
+    if not answer.header(_SDK) and not _is_thrown_by_middleware(answer):
         kind = FailureKind.TRANSIENT if answer.status in BUSY else FailureKind.FOREIGN
         message = f"the app answered {answer.status} without passing the request to the SDK"
         return CallFailure(kind, "UpstreamError", message + excerpt(answer.body), retry_after)
@@ -85,6 +89,13 @@ def read_function_answer(
     name, message, whole = read_error(answer)
     kind = FailureKind.FINAL if final else FailureKind.COUNTED
     return CallFailure(kind, name, message, retry_after, output=whole, error=whole)
+
+
+def _is_thrown_by_middleware(answer: HTTPResponse) -> bool:
+    """Say whether the TypeScript SDK answers for its middleware (`wrapRequest`), which it does
+    without its headers."""
+    error = _object(answer.body) if answer.status == HTTPStatus.INTERNAL_SERVER_ERROR else None
+    return isinstance(error, dict) and error.get(_SERIALIZED) is True
 
 
 def _read_ops(

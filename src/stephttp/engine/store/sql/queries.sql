@@ -684,13 +684,13 @@ FROM cancellations ORDER BY seq DESC
 DELETE FROM cancellations WHERE cancellation_id = ?
 
 -- name: cancellations_for
-SELECT condition FROM cancellations
-WHERE fn_id = :fn_id AND started_before_ms > :now_ms
-      AND (started_after_ms IS NULL OR started_after_ms <= :now_ms)
+SELECT condition FROM cancellations JOIN runs USING (fn_id)
+WHERE run_id = ? AND started_before_ms > runs.created_ms
+      AND (started_after_ms IS NULL OR started_after_ms <= runs.created_ms)
 
 -- name: runs_to_cancel
 SELECT run_id FROM runs
-WHERE fn_id = :fn_id AND status IN ('sync', 'async') AND created_ms < :started_before_ms
+WHERE fn_id = :fn_id AND status = 'async' AND created_ms < :started_before_ms
       AND (:started_after_ms IS NULL OR created_ms >= :started_after_ms)
 ORDER BY created_ms, seq
 
