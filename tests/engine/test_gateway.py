@@ -70,6 +70,14 @@ async def test_a_request_is_made_as_asked_for_and_any_status_is_a_result() -> No
     }
 
 
+async def test_header_names_are_written_as_the_inngest_server_writes_them() -> None:
+    """No receiver has to care, but some test suites look at them."""
+    opts = {"url": _URL, "headers": {"x-my-header": "a", "X-API-key": "b"}}
+    _, (request,) = await fetch((200, {}), opts=opts)
+    names = {name for name, _ in request.headers.raw}
+    assert {b"X-My-Header", b"X-Api-Key", b"Accept", b"Idempotency-Key"} <= names
+
+
 async def test_the_method_is_post_unless_said_and_redirects_are_not_followed() -> None:
     memo, seen = await fetch((302, {"headers": {"location": "http://127.0.0.1/"}}))
     assert [request.method for request in seen] == ["POST"]
