@@ -274,9 +274,38 @@ UNSEEN = [
         "Nothing of a stream (`publish/tee`) is kept; it stays open after the end of the run, and "
         "sends the bytes of each tee as they are.",
         "The engine keeps the events with the run (1 MiB), each listener gets them from the first "
-        "one on, with an `id`, and the stream ends with the one answer of the run. If the run "
-        "failed, that is the engine's, also where an SDK has teed another one.",
+        "one on, with an `id`, and the stream ends with the one answer of the run: that which an SDK "
+        "has teed, unless it says the contrary of what became of the run.",
         "One who comes a moment late would lose what came before, or wait forever.",
+    ),
+    Difference(
+        "An answer that plans steps and opens waits is a barrier (request version 2): the function "
+        "is called again when all of them have ended.",
+        "It is called again when the last planned step has ended, and when a wait ends: one call "
+        "more.",
+        "A branch must not stand still for a month because its neighbour sleeps.",
+    ),
+    Difference(
+        "Of a list of events with a bad one, those before it are stored, and `ids` names them.",
+        "None is stored, and `ids` is empty.",
+        "A sender that repeats the request would send some of them twice.",
+    ),
+    Difference(
+        "A cancellation of many runs also ends those whose handler still answers the first request.",
+        "It ends them once they continue in the background.",
+        "The caller of a request that is almost done would get 500.",
+    ),
+    Difference(
+        "`/v0/gql` answers all that the server's dashboard asks, and changes things.",
+        "It has `run`, `runTrigger`, `runTraceSpanOutputByID`, `event` and `eventV2`, with limits, "
+        "and only reads; an engine without `stephttp[graphql]` answers 501.",
+        "Test suites and tools read results by these; the dashboard has no need of it.",
+    ),
+    Difference(
+        "Version 2 of the API (`/v2`, `/api/v2`) has apps, events, keys, sessions and more.",
+        "It has `/runs/{id}`, `/runs/{id}/trace`, `/runs/{id}/cancel`, `/runs/{id}/rerun` and "
+        "`/events/{id}/runs`.",
+        "These are what the engine can do anyway, in other words.",
     ),
     Difference(
         "Pages of any origin may read every answer (CORS).",

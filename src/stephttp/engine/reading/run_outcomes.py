@@ -1,4 +1,4 @@
-"""What runs ended with, in short: one run, or those that an event began."""
+"""The outcomes of runs: of one, or of all that an event started."""
 
 from __future__ import annotations
 
