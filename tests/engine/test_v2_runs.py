@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx2
@@ -170,6 +171,28 @@ async def test_the_runs_of_an_event_come_in_pages() -> None:
             cursor = f"&cursor={said['page'].get('cursor', '')}"
         assert sorted(found) == names
         assert (await get(w, path))["page"] == {"hasMore": False, "limit": 20}
+
+
+async def test_a_batch_is_one_run_of_all_its_events() -> None:
+    query = "query ($id: String!) { run(runID: $id) { isBatch triggerIDs } "
+    query += "runTrigger(runID: $id) { isBatch IDs payloads } }"
+    async with world(script=[returns("both")]) as w:
+        batch = {"batchEvents": {"maxSize": 2, "timeout": "60s"}}
+        await register(w, config("shop-pack", "order/paid", **batch))
+        ids = [await send(w, "order/paid", {"n": number}) for number in range(2)]
+        listed = [(await get(w, f"/v2/events/{id_}/runs"))["data"] for id_ in ids]
+        assert listed[0] == listed[1]
+        ((run,), _) = listed
+        assert run["trigger"] == {"eventIds": ids, "eventName": "order/paid", "isBatch": True}
+        body = {"query": query, "variables": {"id": run["id"]}}
+        data = (await w.http.post("/v0/gql", json=body)).json()["data"]
+        assert data["run"] == {"isBatch": True, "triggerIDs": ids}
+        payloads = [json.loads(text)["data"] for text in data["runTrigger"].pop("payloads")]
+        assert (payloads, data["runTrigger"]) == (
+            [{"n": 0}, {"n": 1}], {"isBatch": True, "IDs": ids},
+        )  # fmt: skip
+        both = [(await get(w, f"/v1/events/{id_}/runs"))["data"] for id_ in ids]
+        assert [[one["output"] for one in runs] for runs in both] == [["both"], ["both"]]
 
 
 @BASES

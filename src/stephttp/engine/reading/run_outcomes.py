@@ -25,7 +25,7 @@ class RunOutcome:
     Attributes:
         slug: of the endpoint or the function; `function` is the function's name, if it is one.
         created_ms: when it was first reported; `began_ms`: when its request came in.
-        event_id: of the event that began it; the first one, if there were several.
+        event_ids: of the events that began it; several, if they were gathered.
         output: JSON: what a function returned, the body of an endpoint's answer, or the whole error
             of a run that failed. `None` if it has not ended, and if it was cancelled.
     """
@@ -39,7 +39,7 @@ class RunOutcome:
     created_ms: int
     began_ms: int
     ended_ms: int | None
-    event_id: str
+    event_ids: tuple[str, ...]
     event_name: str
     output: bytes | None
 
@@ -90,7 +90,10 @@ def ending(status: RunStatus, body: bytes, error: bytes | None) -> bytes | None:
 
 _SELECT = """
 SELECT run_id, status, runs.app_id, fn_id, runs.slug, functions.name, created_ms, began_ms,
-       ended_ms, event_id, event_name, error, head, output, events IS NOT NULL
+       ended_ms, event_id, event_name,
+       (SELECT json_group_array(event_id) FROM links
+        WHERE links.run_id = runs.run_id AND step_id = '' AND received),
+       error, head, output, events IS NOT NULL
 FROM runs LEFT JOIN functions USING (fn_id) LEFT JOIN function_runs USING (run_id)"""
 
 # A run that several events began is linked to each of them.
@@ -103,10 +106,12 @@ ORDER BY runs.seq LIMIT :most"""
 
 
 def _outcome(row: Sequence[Any]) -> RunOutcome:
-    run_id, name, *others, error, head, output, is_function = row
+    run_id, name, *others, event_id, event_name, linked, error, head, output, is_function = row
     status = RunStatus(name)
     body = output or b"null"
     if not is_function and status is RunStatus.COMPLETED:
         body = render(status, output, head, error).body
-    values: list[Any] = [run_id, status, *others, ending(status, body, error)]
+    event_ids = tuple(sorted(msgspec.json.decode(linked))) or (event_id,)
+    ended = ending(status, body, error)
+    values: list[Any] = [run_id, status, *others, event_ids, event_name, ended]
     return RunOutcome(*values)

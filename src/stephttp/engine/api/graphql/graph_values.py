@@ -36,9 +36,9 @@ def run_value(run: RunDetail) -> Graph:
         "startedAt": rfc3339(row.began_ms),
         "endedAt": rfc3339(row.ended_ms),
         "status": row.status.wire.upper(),
-        "triggerIDs": [run.event_id],
+        "triggerIDs": _trigger_ids(run),
         "eventName": run.event_name,
-        "isBatch": False,
+        "isBatch": len(_trigger_ids(run)) > 1,
         "output": _text(_ending(run)),
         "trace": _root_span(run),
     }
@@ -68,7 +68,7 @@ def trigger_value(run: RunDetail, events: list[Graph]) -> Graph:
     """Return what started a run (`RunTraceTrigger`), from its events."""
     return {
         "eventName": run.event_name,
-        "IDs": [run.event_id],
+        "IDs": _trigger_ids(run),
         "payloads": [msgspec.json.encode(event).decode() for event in events],
         "timestamp": rfc3339(run.row.created_ms),
         "isBatch": len(events) > 1,
@@ -100,6 +100,12 @@ def event_v2_value(event: EventDetail) -> Graph:
         "idempotencyKey": row.id or row.event_id,
         "raw": row.body.decode(),
     }
+
+
+def _trigger_ids(run: RunDetail) -> list[str]:
+    """Return the internal ids of the events that started a run; several, if they were gathered."""
+    ids = [event.event_id for event in run.events if event.received and not event.step_id]
+    return ids or [run.event_id]
 
 
 def _function(run: RunDetail) -> Graph:

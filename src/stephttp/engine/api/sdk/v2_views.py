@@ -42,9 +42,9 @@ class FunctionRef(AnswerBody):
 
 
 class RunTriggerInfo(AnswerBody, rename="camel"):
-    """The event that began a run."""
+    """The events that began a run; several, if they were gathered."""
 
-    event_ids: list[str]
+    event_ids: tuple[str, ...]
     event_name: str
     is_batch: bool
 
@@ -99,7 +99,7 @@ def run_summary(run: RunOutcome, *, with_output: bool) -> RunSummary:
         status=run.status.wire.upper(),
         queued_at=rfc3339(run.created_ms),
         started_at=rfc3339(run.began_ms),
-        trigger=RunTriggerInfo([run.event_id], run.event_name, is_batch=False),
+        trigger=RunTriggerInfo(run.event_ids, run.event_name, len(run.event_ids) > 1),
         ended_at=_time(run.ended_ms),
         duration_ms=UNSET if run.ended_ms is None else _duration(run.ended_ms - run.began_ms),
         output=_object(run.output) if with_output else UNSET,
