@@ -177,7 +177,7 @@ async def test_a_batch_is_one_run_of_all_its_events() -> None:
     query = "query ($id: String!) { run(runID: $id) { isBatch triggerIDs } "
     query += "runTrigger(runID: $id) { isBatch IDs payloads } }"
     async with world(script=[returns("both")]) as w:
-        batch = {"batchEvents": {"maxSize": 2, "timeout": "60s"}}
+        batch: dict[str, Any] = {"batchEvents": {"maxSize": 2, "timeout": "60s"}}
         await register(w, config("shop-pack", "order/paid", **batch))
         ids = [await send(w, "order/paid", {"n": number}) for number in range(2)]
         listed = [(await get(w, f"/v2/events/{id_}/runs"))["data"] for id_ in ids]
