@@ -11,7 +11,7 @@ from stephttp._wire import stream_frames
 from stephttp._wire.stream_frames import LOST, METADATA, Frame
 from stephttp.engine.live.channels import STREAM
 
-from .support import RUN, World, Z, answer, complete, new_run, sleep, until, world
+from .support import RUN, World, answer, complete, new_run, sleep, until, world
 from .test_realtime import Stream, following
 
 TEE = f"/v1/realtime/publish/tee?channel={RUN}"
@@ -129,13 +129,17 @@ async def failing(w: World, sdk: str, written: bytes) -> str:
 async def test_a_stream_begins_once_or_as_often_as_its_sdk_says() -> None:
     """JavaScript begins it with each call; its clients expect that, and the order."""
     async with world() as w:
-        token = (await w.post(sleep(text="1s"), sleep(Z, "2s")))["realtime_token"]
+        js = {"x-inngest-sdk": "inngest-js:v4.24.0"}
+        body = new_run(sleep(text="1s"))
+        response = await w.http.post("/v1/checkpoint", json=body, headers=js)
+        token = response.json()["data"]["realtime_token"]
         begin = stream_frames.metadata(RUN)
         for number in (1, 2):
             await w.http.post(TEE, content=begin + pushed(number))
         w.script = [answer(complete(OK))]
         await w.after(1)
         async with following(w, token) as stream:
+            w.clock.advance(1)
             await ended(stream)
         assert [(frame.event, frame.data) for frame in frames(stream)][:-1] == [
             (METADATA, f'{{"runId":"{RUN}"}}'), ("inngest.stream", "1"),

@@ -30,9 +30,10 @@ _GRACE_MS = 1_000
 """For which the SDK that writes the end itself may still write it, after the run has ended."""
 _LONGEST_GRACE_MS = 5_000
 """The same, while it is writing."""
-_WRITES_THE_END = "inngest-js"
-"""The SDK that does. The answer of the handler in it is whole, while that which it gives the engine
-has no status and no headers (docs/protocol.md 8.4)."""
+_WRITES_ITSELF = "inngest-js"
+"""The SDK that does, and writes what begins each call as well. The answer of the handler in the end
+is whole, while that which it gives the engine has no status and no headers (docs/protocol.md
+8.4)."""
 
 
 class RunStreams:
@@ -106,6 +107,10 @@ class RunStreams:
         """Return the frames behind a number, as many as are sent at once."""
         return await self._store.read(partial(stream_parts.read, run_id=run_id, after=after))
 
+    async def begins_itself(self, run_id: str) -> bool:
+        """Say whether the SDK of a run writes itself what begins its stream."""
+        return (await self.read(run_id)).sdk.startswith(_WRITES_ITSELF)
+
     async def end(self, run_id: str, after: int) -> bytes | None:
         """Return the data (JSON) of the event that ends the stream of a run.
 
@@ -168,7 +173,7 @@ class RunStreams:
 
     def _grace_ms(self, run_id: str, end: StreamEnd) -> int:
         """Return for how long the SDK may still write the end."""
-        if end.certain or self.released or not end.sdk.startswith(_WRITES_THE_END):
+        if end.certain or self.released or not end.sdk.startswith(_WRITES_ITSELF):
             return 0
         longest = _LONGEST_GRACE_MS if run_id in self._writing else _GRACE_MS
         return end.ended_ms + longest - self._clock.now_ms()

@@ -62,6 +62,7 @@ class StreamPart(Value, frozen=True):
         more: whether there is more already.
         known: whether the run is stored.
         ended: whether the run has ended, so that nothing comes behind this, if there is no more.
+        sdk: of the run; empty, too, if it is not known.
     """
 
     frames: Sequence[tuple[int, Frame]] = ()
@@ -69,6 +70,7 @@ class StreamPart(Value, frozen=True):
     more: bool = False
     known: bool = True
     ended: bool = False
+    sdk: str = ""
 
 
 class StreamEnd(Value, frozen=True):

@@ -69,11 +69,12 @@ def load(connection: sqlite3.Connection, run_id: str) -> StreamState:
 def read(connection: sqlite3.Connection, run_id: str, after: int) -> StreamPart:
     """Read what is kept behind a number, up to some size."""
     row = connection.execute(QUERIES["run_status"], (run_id,)).fetchone()
-    ended = row is not None and RunStatus(row[0]).ended
+    known, sdk = row is not None, row[1] if row is not None else ""
+    ended = known and RunStatus(row[0]).ended
     state = load(connection, run_id)
     if state.gone:
         expired = [(state.last, _EXPIRED)] if after < state.last else []
-        return StreamPart(expired, max(after, state.last), False, row is not None, ended)
+        return StreamPart(expired, max(after, state.last), False, known, ended, sdk)
     found: list[tuple[int, Frame]] = []
     size, more = 0, False
     for seq, encoded in connection.execute(QUERIES["parts_after"], (run_id, after)):
@@ -85,7 +86,7 @@ def read(connection: sqlite3.Connection, run_id: str, after: int) -> StreamPart:
         numbered = zip(range(seq - len(frames) + 1, seq + 1), frames, strict=True)
         found += [(number, frame) for number, frame in numbered if number > after]
     last = found[-1][0] if found else after
-    return StreamPart(found, last, more, row is not None, ended)
+    return StreamPart(found, last, more, known, ended, sdk)
 
 
 def end(connection: sqlite3.Connection, run_id: str) -> StreamEnd | None:

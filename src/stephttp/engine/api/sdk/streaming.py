@@ -104,14 +104,15 @@ async def _events(engine: Engine, run_id: str, after: int) -> AsyncGenerator[byt
     # When the client leaves, Starlette cancels this.
     with streams.listening(run_id) as wake:
         yield KEEP_ALIVE
-        begun = False
+        begun = not await streams.begins_itself(run_id)
+        if begun:
+            yield stream_frames.metadata(run_id)
         quiet_at = clock.monotonic() + engine.settings.stream_keep_alive
         while not streams.released and clock.monotonic() < end:
             wake.clear()
             part = await streams.read(run_id, after)
             after = part.last
             if part.frames:
-                # Other SDKs write it themselves, for each of their calls.
                 if not begun and part.frames[0][1].event != stream_frames.METADATA:
                     yield stream_frames.metadata(run_id)
                 begun = True

@@ -386,7 +386,7 @@ INSERT INTO stream_parts (run_id, seq, frames) VALUES (?, ?, ?)
 SELECT seq, frames FROM stream_parts WHERE run_id = ? AND seq > ? ORDER BY seq
 
 -- name: run_status
-SELECT status FROM runs WHERE run_id = ?
+SELECT status, sdk FROM runs WHERE run_id = ?
 
 -- name: run_end
 SELECT sdk, ended_ms, status, output, head, error FROM runs WHERE run_id = ?
