@@ -239,3 +239,33 @@ async def test_those_who_look_at_the_run_see_it_come() -> None:
         with w.engine.changes.listening() as listener:
             await attach(w, update(a=1))
             assert RUN in listener.take().run_ids
+
+
+async def test_traces_of_other_apis_show_what_is_attached_where() -> None:
+    query = "query ($id: String!) { run(runID: $id) { trace { metadata { scope kind values } "
+    query += "childrenSpans { stepID metadata { scope kind values updatedAt } } } } }"
+    async with world() as w:
+        await w.post(step(PAY, userland={"id": "pay"}), step(A), sleep(text="1h"))
+        answers = [
+            await attach(w, score("good", {"value": True})),
+            await attach(w, update(rows=3), span_id="ab12"),
+            await attach(w, update(cost=0.2), step_id="pay"),
+            await attach(w, update(again=True), step_id="pay", step_attempt=1),
+        ]
+        assert [one.status_code for one in answers] == [204] * 4
+        asked = await w.http.post("/v0/gql", json={"query": query, "variables": {"id": RUN}})
+        root = asked.json()["data"]["run"]["trace"]
+        (one,) = root["metadata"]
+        assert (one["scope"], one["kind"]) == ("run", "inngest.score")
+        assert one["values"]["good"]["value"] is True
+        steps = {one["stepID"]: one["metadata"] for one in root["childrenSpans"]}
+        assert [(one["scope"], one["values"]) for one in steps[PAY]] == [
+            ("step", {"cost": 0.2}), ("step_attempt", {"again": True}),
+        ]  # fmt: skip
+        assert steps[PAY][0]["updatedAt"] == "2027-01-15T08:00:00.000Z"
+        assert steps[A] == []
+        trace = (await w.http.get(f"/v2/runs/{RUN}/trace")).json()["data"]["rootSpan"]
+        assert trace["children"][0]["metadata"] == [
+            {**one, "values": {name: json.dumps(value) for name, value in one["values"].items()}}
+            for one in steps[PAY]
+        ]

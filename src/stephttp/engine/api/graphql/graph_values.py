@@ -9,9 +9,16 @@ from typing import Any
 
 import msgspec
 
-from stephttp.engine.api.span_names import run_status, step_op, step_status
+from stephttp.engine.api.span_names import (
+    metadata_of,
+    metadata_scope,
+    run_status,
+    step_op,
+    step_status,
+)
 from stephttp.engine.model.clock import rfc3339
 from stephttp.engine.model.run import RunStatus
+from stephttp.engine.model.run_metadata import RunMetadata
 from stephttp.engine.reading import (
     EventDetail,
     EventRow,
@@ -127,7 +134,7 @@ def _root_span(run: RunDetail) -> Graph:
     row = run.row
     duration = None if row.ended_ms is None else row.ended_ms - row.began_ms
     return {
-        **_place(run, row.run_id),
+        **_place(run, row.run_id, ""),
         "name": run.function or row.endpoint,
         "status": run_status(run),
         "attempts": row.attempt,
@@ -145,7 +152,7 @@ def _step_span(run: RunDetail, step: StepDetail) -> Graph:
     ended = step.state != "waiting"
     end_ms = None if step.duration_ms is None else step.started_ms + step.duration_ms
     return {
-        **_place(run, step.step_id),
+        **_place(run, step.step_id, step.step_id),
         "name": step.title,
         "status": step_status(step),
         "attempts": step.attempts,
@@ -161,13 +168,22 @@ def _step_span(run: RunDetail, step: StepDetail) -> Graph:
     }
 
 
-def _place(run: RunDetail, span_id: str) -> Graph:
+def _place(run: RunDetail, span_id: str, step_id: str) -> Graph:
     return {
         "appID": run.app_id,
         "functionID": run.fn_id,
         "runID": run.row.run_id,
         "spanID": span_id,
-        "metadata": [],
+        "metadata": [_metadata(one) for one in metadata_of(run, step_id)],
+    }
+
+
+def _metadata(one: RunMetadata) -> Graph:
+    return {
+        "scope": metadata_scope(one),
+        "kind": one.kind,
+        "values": msgspec.json.decode(one.values),
+        "updatedAt": rfc3339(one.at_ms),
     }
 
 

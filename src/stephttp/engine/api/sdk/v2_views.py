@@ -11,6 +11,8 @@ from msgspec import UNSET, Raw, UnsetType
 from stephttp.engine.api.span_names import (
     SPAN_STATUSES,
     STEP_OPS,
+    metadata_of,
+    metadata_scope,
     run_status,
     step_op,
     step_status,
@@ -64,6 +66,15 @@ class RunSummary(AnswerBody, rename="camel", omit_defaults=True):
     output: Any = UNSET
 
 
+class SpanMetadataView(AnswerBody, rename="camel"):
+    """Values of one kind that were attached to a run or to a step; each as JSON, in a text."""
+
+    scope: str
+    kind: str
+    values: dict[str, str]
+    updated_at: Time
+
+
 class TraceSpanView(AnswerBody, rename="camel", omit_defaults=True):
     """A run as a whole, or a step of it; `input` and `output` are objects, as in a run."""
 
@@ -72,7 +83,7 @@ class TraceSpanView(AnswerBody, rename="camel", omit_defaults=True):
     status: SpanStatus
     queued_at: Time
     started_at: Time
-    metadata: list[Any]
+    metadata: list[SpanMetadataView]
     children: list[TraceSpanView]
     step_op: StepOp | UnsetType = UNSET
     step_id: str | UnsetType = UNSET
@@ -116,8 +127,8 @@ def run_trace(run: RunDetail, *, with_output: bool) -> RunTrace:
         status=run_status(run),
         queued_at=rfc3339(row.created_ms),
         started_at=rfc3339(row.began_ms),
-        metadata=[],
-        children=[_step(step, with_output=with_output) for step in run.steps],
+        metadata=_metadata(run),
+        children=[_step(run, step, with_output=with_output) for step in run.steps],
         ended_at=_time(row.ended_ms),
         duration_ms=UNSET if row.ended_ms is None else _duration(row.ended_ms - row.began_ms),
         output=_object(ending(row.status, body, row.error)) if with_output else UNSET,
@@ -125,7 +136,7 @@ def run_trace(run: RunDetail, *, with_output: bool) -> RunTrace:
     return RunTrace(row.run_id, root)
 
 
-def _step(step: StepDetail, *, with_output: bool) -> TraceSpanView:
+def _step(run: RunDetail, step: StepDetail, *, with_output: bool) -> TraceSpanView:
     took = step.duration_ms
     ended = _object(step.error if step.state == "failed" else step.output)
     started = round(step.started_ms)
@@ -135,7 +146,7 @@ def _step(step: StepDetail, *, with_output: bool) -> TraceSpanView:
         status=step_status(step),
         queued_at=rfc3339(started),
         started_at=rfc3339(started),
-        metadata=[],
+        metadata=_metadata(run, step.step_id),
         children=[],
         step_op=step_op(step),
         step_id=step.step_id,
@@ -144,6 +155,15 @@ def _step(step: StepDetail, *, with_output: bool) -> TraceSpanView:
         input=_object(step.opts) if with_output else UNSET,
         output=ended if with_output else UNSET,
     )
+
+
+def _metadata(run: RunDetail, step_id: str = "") -> list[SpanMetadataView]:
+    views = []
+    for one in metadata_of(run, step_id):
+        values = msgspec.json.decode(one.values, type=dict[str, Raw])
+        texts = {name: bytes(value).decode() for name, value in values.items()}
+        views.append(SpanMetadataView(metadata_scope(one), one.kind, texts, rfc3339(one.at_ms)))
+    return views
 
 
 def is_over(status: RunStatus) -> str:
