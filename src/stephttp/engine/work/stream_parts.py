@@ -69,8 +69,9 @@ def load(connection: sqlite3.Connection, run_id: str) -> StreamState:
 def read(connection: sqlite3.Connection, run_id: str, after: int) -> StreamPart:
     """Read what is kept behind a number, up to some size."""
     row = connection.execute(QUERIES["run_status"], (run_id,)).fetchone()
-    known, sdk = row is not None, row[1] if row is not None else ""
-    ended = known and RunStatus(row[0]).ended
+    known = row is not None
+    status, sdk = row or (RunStatus.SYNC, "")
+    ended = RunStatus(status).ended
     state = load(connection, run_id)
     if state.gone:
         expired = [(state.last, _EXPIRED)] if after < state.last else []
