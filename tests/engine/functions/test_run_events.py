@@ -52,13 +52,25 @@ async def test_a_run_that_fails_starts_the_function_for_that() -> None:
                 "run_id": run["run_id"],
                 "event": trigger,
                 "events": [trigger],
-                "error": {"error": "ValueError", **error},
+                "error": {"error": "NonRetriableError", **error},
                 "result": error,
                 "_inngest": {"status": "Failed"},
             },
         }
         (handled,) = await all_runs(w, "shop-pack-failure")
         assert (output(handled), len(w.calls)) == ("sorry", 2)
+
+
+async def test_a_failure_without_attempts_left_is_told_with_its_status() -> None:
+    """As the Inngest server does; what an SDK calls its error is left out."""
+    async with world(script=[fails(500, code="unknown"), returns(None)]) as w:
+        pack = config("shop-pack", "go", retries=0)
+        await register(w, pack, config("shop-pack-failure", OF_PACK))
+        await only(w, await send(w, "go"))
+        error = body_of(w.calls[1])["event"]["data"]["error"]
+        assert error == {
+            "error": "invalid status code: 500", "name": "ValueError", "message": "no",
+        }  # fmt: skip
 
 
 async def test_a_run_that_completes_tells_those_who_ask_for_all_ends() -> None:

@@ -74,6 +74,7 @@ class CallFailure(Value, frozen=True, gc=False):
         steps: the steps that were done before it failed.
         times: how often the request was sent in vain.
         error: the whole error as JSON, where it says more than name and message.
+        cause: how it failed, as the event about the end of a run has it.
     """
 
     kind: FailureKind
@@ -84,6 +85,7 @@ class CallFailure(Value, frozen=True, gc=False):
     steps: Sequence[Op] = ()
     times: int = 1
     error: bytes | None = None
+    cause: str | None = None
 
 
 class EventArrival(Value, frozen=True, gc=False):

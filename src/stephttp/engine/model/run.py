@@ -53,6 +53,7 @@ class Run(Value, frozen=True, gc=False):
             Not loaded.
         head: status and headers of a result that was a plain answer, as JSON. Not loaded.
         error: why the run failed, as JSON `{"name", "message"}`. Not loaded.
+        cause: how the call failed that was the last one. Neither stored nor loaded.
         invoked_by: `<run id>.<step id>` of the step that waits for the result of this run.
         fn_id: the endpoint that it is a run of.
         began_ms: when its request came in; 0 of a run that was not loaded. Never changed.
@@ -74,6 +75,7 @@ class Run(Value, frozen=True, gc=False):
     output: bytes | None = None
     head: bytes | None = None
     error: bytes | None = None
+    cause: str | None = None
     invoked_by: str | None = None
     fn_id: str = ""
     began_ms: int = 0

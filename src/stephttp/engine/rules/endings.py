@@ -64,7 +64,7 @@ def call_failed(
 def failed(snapshot: Snapshot, failure: CallFailure, at: Moment) -> Change:
     """Fail a run for good."""
     error = failure.error or error_json(failure.name, failure.message)
-    run = replace(snapshot.run, error=error, output=failure.output)
+    run = replace(snapshot.run, error=error, output=failure.output, cause=failure.cause)
     return _ended(run, RunStatus.FAILED, at)
 
 

@@ -81,14 +81,16 @@ def read_function_answer(
         kind = FailureKind.TRANSIENT if answer.status in BUSY else FailureKind.FOREIGN
         message = f"the app answered {answer.status} without passing the request to the SDK"
         return CallFailure(kind, "UpstreamError", message + excerpt(answer.body), retry_after)
-    final = answer.header("x-inngest-no-retry").lower() == "true" or is_last(call, state)
+    gives_up = answer.header("x-inngest-no-retry").lower() == "true"
+    final = gives_up or is_last(call, state)
     if answer.status == HTTPStatus.PARTIAL_CONTENT:
         return _read_ops(answer, retry_after, final=final)
     if HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES:
         return FunctionResult(_json(answer.body))
     name, message, whole = read_error(answer)
     kind = FailureKind.FINAL if final else FailureKind.COUNTED
-    return CallFailure(kind, name, message, retry_after, output=whole, error=whole)
+    cause = "NonRetriableError" if gives_up else f"invalid status code: {answer.status}"
+    return CallFailure(kind, name, message, retry_after, output=whole, error=whole, cause=cause)
 
 
 def _is_thrown_by_middleware(answer: HTTPResponse) -> bool:

@@ -37,6 +37,8 @@ _SENT = {
     RunStatus.CANCELLED: (FINISHED, CANCELLED),
 }
 _SILENT = frozenset({FINISHED, FAILED})
+_TOLD = ("name", "message", "stack", "data", "cause")
+"""What the event of a failure has of the error."""
 _WAS_CANCELLED = {
     "error": "function cancelled", "message": "function cancelled", "name": "Error",
 }  # fmt: skip
@@ -109,8 +111,8 @@ def _outcome(run: Run) -> dict[str, Any]:
     if run.status is RunStatus.COMPLETED:
         return {"result": None, **result}
     error = msgspec.json.decode(run.error or b"{}", type=dict[str, Any])
-    whole = {"name": "Error", "message": ""} | error
-    return {"error": {"error": whole["name"], **whole}, **result}
+    whole = {"name": "Error", "message": ""} | {key: error[key] for key in _TOLD if key in error}
+    return {"error": {"error": run.cause or whole["name"], **whole}, **result}
 
 
 def _correlation_id(event: dict[str, Any]) -> str | None:
