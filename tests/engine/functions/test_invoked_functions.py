@@ -108,3 +108,15 @@ async def test_a_function_is_invoked_by_its_id() -> None:
         await w.post(data={"fn": "order"})
         assert (await w.http.post("/invoke/order", json={})).status_code == 404
         assert (await w.http.post("/invoke/shop-pack", json=[])).status_code == 400
+
+
+async def test_a_payload_that_is_nested_too_deeply_fails_the_step() -> None:
+    deep: Any = 1
+    for _ in range(101):
+        deep = {"a": deep}
+    script = [answer([invoke(payload={"data": deep})]), returns("told")]
+    async with world(script=script) as w:
+        await register(w, config("shop-parent", "go"), config("shop-child", "never"))
+        assert output(await only(w, await send(w, "go"))) == "told"
+        error = body_of(w.calls[1])["steps"][A]["error"]
+        assert "payload.data: nested more than 100 levels deep" in error["message"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import httpx2
+
 import pytest
 
 from stephttp.engine.model.function import Trigger
@@ -21,7 +23,7 @@ from tests.engine.functions.support import (
     send,
     step_run,
 )
-from tests.engine.support import A, B, World, answer, complete, sleep, world
+from tests.engine.support import A, B, SDK, World, answer, complete, sleep, world
 
 FINAL = {"x-inngest-no-retry": "true"}
 OF_PACK = {"event": FAILED, "expression": "event.data.function_id == 'shop-pack'"}
@@ -252,3 +254,34 @@ async def test_an_end_that_nothing_asks_for_is_not_stored() -> None:
             lambda connection: connection.execute("SELECT name FROM events").fetchall()
         )
         assert rows == [("go",)]
+
+
+async def test_a_function_that_cancellations_start_does_not_start_itself_forever() -> None:
+    def reply(request: httpx2.Request) -> httpx2.Response:
+        function = request.url.params["fnId"]
+        return returns(1) if function == "shop-ends" else answer([sleep(B, "1h")])
+
+    async with world(script=[reply] * 20) as w:
+        clean = config("shop-clean", "go", CANCELLED, singleton={"mode": "cancel"})
+        await register(w, clean, config("shop-ends", FINISHED))
+        await send(w, "go")
+        # The second run ends the first, so a third one starts, which ends the second, so a fourth
+        # one starts. That ends the third, about which only `finished` is sent.
+        await send(w, "go")
+        statuses = [run["status"] for run in await all_runs(w, "shop-clean")]
+        assert statuses == ["Running", "Cancelled", "Cancelled", "Cancelled"]
+        assert len(await all_runs(w, "shop-ends")) == 3
+
+
+@pytest.mark.parametrize("depth", [*range(960, 1000, 5), 100_000])
+async def test_a_result_of_any_depth_does_not_stop_what_ends_start(depth: int) -> None:
+    deep = b"[" * depth + b"]" * depth
+    reply = httpx2.Response(200, headers=SDK, content=deep)
+    async with world(script=[reply, returns(1)]) as w:
+        ends = {"event": FINISHED, "expression": "event.data.function_id == 'shop-pack'"}
+        await register(w, config("shop-pack", "go", retries=0), config("shop-ends", ends))
+        await send(w, "go")
+        (ended,) = await all_runs(w, "shop-ends")
+        assert ended["status"] == "Completed"
+        result = body_of(w.calls[1])["event"]["data"].get("result")
+        assert result is None or isinstance(result, str)  # text, if it cannot be read as JSON

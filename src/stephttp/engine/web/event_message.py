@@ -11,6 +11,7 @@ from stephttp.engine.model.inputs import EventArrival
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.tokens import new_ulid
 from stephttp.engine.rules.event_sessions import read_meta
+from stephttp.engine.rules.nesting import DEEPEST, is_deep_json
 from stephttp.engine.web.requests import decode
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 _EARLIEST_MS = 315_532_800_000  # 1980
 _LATEST_MS = 4_102_444_800_000  # 2100
-_DEEPEST = 100
-"""Levels. Expressions are evaluated by a library that is not bounded by Python's own limit."""
 _RESERVED = "inngest/"
 
 _Object = Annotated[Raw, Meta(extra_json_schema={"type": ["object", "null"]})]
@@ -107,21 +106,9 @@ def _object(field: str, raw: Raw | UnsetType) -> Raw:
         return Raw(b"{}")
     if not isinstance(value, dict):
         raise Refused(f"{field}: expected an object, got {type(value).__name__}")
-    if bytes(raw).count(b"[") + bytes(raw).count(b"{") > _DEEPEST and _is_deep(value):
-        raise Refused(f"{field}: nested more than {_DEEPEST} levels deep")
+    if is_deep_json(bytes(raw)):
+        raise Refused(f"{field}: nested more than {DEEPEST} levels deep")
     return raw
-
-
-def _is_deep(value: Any) -> bool:
-    level = [value]
-    for _ in range(_DEEPEST):
-        level = [
-            item
-            for one in level
-            if isinstance(one, dict | list)
-            for item in (one.values() if isinstance(one, dict) else one)
-        ]
-    return any(isinstance(one, dict | list) for one in level)
 
 
 def _ts(ts: float | None, now_ms: int) -> int:

@@ -5,9 +5,10 @@
     failed              inngest/function.finished, inngest/function.failed
     cancelled           inngest/function.finished, inngest/function.cancelled
 
-A run that was started by the first or the second of these sends nothing, so that no function
-starts itself again and again. A run that several events have started sends events for the first
-of them, and for each that came from a run which waits for the result.
+A run that was started by the first or the second of these sends nothing, and one that was started
+by the third does not send the third, so that no function starts itself again and again. A run that
+several events have started sends events for the first of them, and for each that came from a run
+which waits for the result. A result that is nested deeper than an event may be is left out.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from stephttp.engine.model.function import Trigger
 from stephttp.engine.model.inputs import EventArrival, Moment
 from stephttp.engine.model.run import Run, RunStatus
 from stephttp.engine.model.tokens import new_ulid
+from stephttp.engine.rules.nesting import is_deep_json
 
 FINISHED = "inngest/function.finished"
 FAILED = "inngest/function.failed"
@@ -84,7 +86,8 @@ def run_events(
             data["correlation_id"] = correlation_id
         data |= {"event": raw, "events": events, **_outcome(run)}
         data["_inngest"] = {"status": run.status.wire}
-        names = [name for name in names_for(run.status) if name in wanted]
+        again = CANCELLED if event.get("name") == CANCELLED else None
+        names = [name for name in names_for(run.status) if name in wanted and name != again]
         sent += [_event(name, run.run_id, data, at) for name in names]
     return sent
 
@@ -107,7 +110,8 @@ def _event(name: str, run_id: str, data: dict[str, Any], at: Moment) -> EventArr
 def _outcome(run: Run) -> dict[str, Any]:
     if run.status is RunStatus.CANCELLED:
         return {"error": _WAS_CANCELLED}
-    result = {} if run.output is None else {"result": Raw(run.output)}
+    output = run.output
+    result = {} if output is None or is_deep_json(output) else {"result": Raw(output)}
     if run.status is RunStatus.COMPLETED:
         return {"result": None, **result}
     error = msgspec.json.decode(run.error or b"{}", type=dict[str, Any])

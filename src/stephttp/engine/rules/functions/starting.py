@@ -13,11 +13,13 @@ from stephttp.engine.model.change import Change
 from stephttp.engine.model.function_start import Start, StartingEvent
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.known_endpoint import Endpoint
+from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import NewRun, Run, RunStatus
 from stephttp.engine.model.timer import RESUME, Timer, TimerKind
 from stephttp.engine.model.tokens import new_job_id, new_ulid
 from stephttp.engine.rules.event_sessions import read_meta
 from stephttp.engine.rules.functions.run_timers import run_timers
+from stephttp.engine.rules.nesting import DEEPEST, is_deep
 
 INVOKED = "inngest/function.invoked"
 """The name of the event with which one run starts another."""
@@ -85,8 +87,11 @@ def invoked_event(
         due_ms: when the step that invokes it stops waiting.
 
     Raises:
-        Refused: its sessions are not acceptable.
+        Refused: its sessions are not acceptable, or it is nested too deeply for an event.
     """
+    for name in ("data", "user"):
+        if is_deep(payload.get(name)):
+            raise Refused(f"payload.{name}: nested more than {DEEPEST} levels deep")
     event_id = new_ulid(at.now_ms, at.rng)
     data = payload.get("data")
     own = {"fn_id": function.slug, "correlation_id": invoked_by, "expire": due_ms}
