@@ -149,3 +149,20 @@ def test_ids_are_made_where_there_is_no_room_above() -> None:
     made = ascending_ulids(3, NOW, Random(1), last)
     assert len(set(made)) == 3
     assert {one[:10] for one in made} == {last[:10]}
+
+
+@given(st.integers(1, 7), st.integers(1000, 10_000), st.integers(0, 5), st.integers(0, 10**10))
+def test_no_throttle_is_shut_for_longer_than_all_its_places_take(
+    most: int, period_ms: int, burst: int, ahead_ms: int
+) -> None:
+    gate = Gate("~throttle", -1, 0, most, period_ms, burst, (NOW + ahead_ms) * 1_000_000)
+    free_ns = throttling.bounded_ns(gate, NOW)
+    assert free_ns <= gate.free_ns
+    shut = replace(gate, free_ns=free_ns)
+    assert throttling.opens_ms(shut) <= NOW + period_ms // most + 1
+    # Its own starts never bring it so far.
+    assert throttling.bounded_ns(shut, NOW) == free_ns
+    opened = replace(gate, free_ns=0)
+    for _ in range(most + burst):
+        opened = replace(gate, free_ns=throttling.free_after_start_ns(opened, NOW))
+        assert throttling.bounded_ns(opened, NOW) == opened.free_ns

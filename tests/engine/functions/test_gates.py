@@ -450,3 +450,40 @@ async def test_what_has_no_gates_leaves_slots_for_what_has() -> None:
         queue.hold = False
         await queue.end(*queue.open)
         await w.engine.idle()
+
+
+@pytest.mark.parametrize(
+    "changed", [{"limit": 100, "period": "1s"}, {"limit": 1, "period": "1s", "burst": 3}]
+)
+async def test_a_throttle_that_becomes_wider_does_not_stay_shut(changed: dict[str, Any]) -> None:
+    async with world() as w:
+        queue = Queue(w, hold=False)
+        await register(w, config("pack", "go", throttle={"limit": 1, "period": "24h"}))
+        await events(w, *ns(0, 1, 2))
+        await queue.settled()
+        assert queue.order == [0]
+        await register(w, config("pack", "go", throttle=changed))
+        for _ in range(2):
+            await queue.settled()
+            w.clock.advance(1)
+        await queue.settled()
+        assert queue.order == [0, 1, 2]
+
+
+async def test_a_throttle_opens_although_the_clock_is_set_back() -> None:
+    async with world() as w:
+        queue = Queue(w, hold=False)
+        await register(w, config("pack", "go", throttle={"limit": 1, "period": "10s"}))
+        w.clock.advance(86_400 * 365)
+        await events(w, *ns(0))
+        await queue.settled()
+        w.clock.advance(-86_400 * 365)
+        await events(w, *ns(1, 2))
+        await queue.settled()
+        assert queue.order == [0]
+        w.clock.advance(10)
+        await queue.settled()
+        assert queue.order == [0, 1]
+        w.clock.advance(10)
+        await queue.settled()
+        assert queue.order == [0, 1, 2]

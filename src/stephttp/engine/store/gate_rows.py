@@ -43,10 +43,15 @@ def load_gates(connection: sqlite3.Connection, run_id: str) -> Sequence[Gate]:
 def start_through(connection: sqlite3.Connection, run_id: str, throttle: Gate, now_ms: int) -> None:
     """Note that a run starts now through a throttle, which its later calls do not have to pass."""
     free_ns = throttling.free_after_start_ns(throttle, now_ms)
-    connection.execute(QUERIES["start_through"], (free_ns, throttle.name))
+    set_free(connection, throttle.name, free_ns)
     connection.execute(QUERIES["leave_gate"], (run_id, throttle.name))
     values = {"now_ns": now_ms * _NS, "limit": _MOST_FORGOTTEN}
     connection.execute(QUERIES["forget_old_gates"], values)
+
+
+def set_free(connection: sqlite3.Connection, throttle: str, free_ns: int) -> None:
+    """Store when a throttle has forgotten all starts."""
+    connection.execute(QUERIES["set_free"], (free_ns, throttle))
 
 
 def end(connection: sqlite3.Connection, run_id: str, now_ms: int) -> None:

@@ -13,6 +13,8 @@ import sqlite3
 from collections.abc import Callable, Container, Sequence
 from heapq import heappop, heappush
 
+from msgspec.structs import replace
+
 from stephttp.engine.live.gates import FIRST, Room
 from stephttp.engine.live.origins import Shares
 from stephttp.engine.model.gate import MARK, Gate, Turn
@@ -160,10 +162,19 @@ class LaneWalk:
             if gate.period_ms is None:
                 if self._room.used(gate.name) >= gate.most:
                     return gate
-            elif (opens_ms := throttling.opens_ms(gate)) > self._now_ms:
+            elif (opens_ms := self._opens_ms(gate)) > self._now_ms:
                 self._room.later[gate.name] = opens_ms
                 return gate
         return None
+
+    def _opens_ms(self, throttle: Gate) -> int:
+        opens_ms = throttling.opens_ms(throttle)
+        bounded_ns = throttling.bounded_ns(throttle, self._now_ms)
+        if opens_ms <= self._now_ms or bounded_ns == throttle.free_ns:
+            return opens_ms
+        # Stored, or the bound would move on with the time, and the throttle would never open.
+        gate_rows.set_free(self._connection, throttle.name, bounded_ns)
+        return throttling.opens_ms(replace(throttle, free_ns=bounded_ns))
 
     def _take_up(
         self, run_id: str, key: TaskKey, kind: str, due_ms: int, origin: str, gates: Sequence[Gate]

@@ -311,7 +311,7 @@ DELETE FROM run_gates WHERE run_id = ? RETURNING gate
 -- name: leave_gate
 DELETE FROM run_gates WHERE run_id = ? AND gate = ?
 
--- name: start_through
+-- name: set_free
 UPDATE gates SET free_ns = ? WHERE name = ?
 
 -- name: forget_gate
