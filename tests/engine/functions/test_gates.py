@@ -487,3 +487,46 @@ async def test_a_throttle_opens_although_the_clock_is_set_back() -> None:
         w.clock.advance(10)
         await queue.settled()
         assert queue.order == [0, 1, 2]
+
+
+async def test_a_function_that_gives_up_a_shared_limit_does_not_open_it_for_others() -> None:
+    async with world() as w:
+        queue = Queue(w)
+        shared = {"limit": 1, "scope": "env", "key": "'api'"}
+        await register(
+            w,
+            config("pack", "go", concurrency=[shared]),
+            config("send", "post", concurrency=[shared]),
+        )
+        await events(w, *ns(0, 1, 2))
+        await events(w, *ns(3, 4), name="post")  # the last that has set it
+        await queue.settled()
+        assert queue.order == [0]
+        # Another limit in its place is not that of the others either.
+        changed = config("send", "post", concurrency=[{"limit": 5}])
+        await register(w, config("pack", "go", concurrency=[shared]), changed)
+        await queue.settled()
+        assert queue.order == [0, 3, 4]
+        await queue.end(0, 3, 4)
+        await queue.end(1)
+        await queue.end(2)
+        assert queue.most == {"pack": 1, "send": 2}
+        assert await gates(w) == {}
+
+
+async def test_limits_that_change_places_stay_what_they_are() -> None:
+    async with world() as w:
+        queue = Queue(w)
+        by_user, by_order = (
+            {"limit": 1, "scope": "env", "key": USER},
+            {"limit": 3, "scope": "env", "key": ORDER},
+        )
+        await register(w, config("pack", "go", concurrency=[by_user, by_order]))
+        await events(w, *ns(0, 1, 2, user="u1", order="o1"))
+        await queue.settled()
+        await register(w, config("pack", "go", concurrency=[by_order, by_user]))
+        await queue.settled()
+        assert queue.order == [0]
+        for n in range(3):
+            await queue.end(n)
+        assert queue.most == {"pack": 1}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from stephttp.engine.model.function import Function
 from stephttp.engine.model.function_start import Start
@@ -63,14 +63,16 @@ def end(connection: sqlite3.Connection, run_id: str, now_ms: int) -> None:
 
 
 def change(connection: sqlite3.Connection, function: Function) -> None:
-    """Let the gates of a function follow its limits; one that it does not have any more is open."""
+    """Let the gates of a function follow its limits. One that it does not have any more is open to
+    its runs; those of other functions that share it still have to pass it."""
     fn_id = function.endpoint.fn_id
-    limits = planning.limits(function.options)
-    for name, place in connection.execute(QUERIES["gates_of_function"], (fn_id,)).fetchall():
-        limit = limits.get(place)
+    limits = planning.limits(fn_id, function.options)
+    for (name,) in connection.execute(QUERIES["gates_of_function"], (fn_id,)).fetchall():
+        limit = limits.get(planning.limit_of(name))
         if limit is None:
-            connection.execute(QUERIES["leave_lane"], (name,))
-            connection.execute(QUERIES["open_gate"], (name,))
-            connection.execute(QUERIES["remove_gate"], (name,))
+            values = {"name": name, "fn_id": fn_id}
+            for query in ("leave_lane", "open_gate", "remove_gate"):
+                connection.execute(QUERIES[query], values)
         else:
-            connection.execute(QUERIES["change_gate"], (*limit, name))
+            values = asdict(replace(limit, name=name))
+            connection.execute(QUERIES["change_gate"], values)

@@ -6,9 +6,10 @@ from hashlib import sha256
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from stephttp.engine.model.function import Function
-from stephttp.engine.model.function_options import DEFAULT_KEY, Concurrency, FunctionOptions
+from stephttp.engine.model.function_options import DEFAULT_KEY, FunctionOptions
 from stephttp.engine.model.function_start import Start, StartingEvent
 from stephttp.engine.model.gate import MARK, START, Gate
 from stephttp.engine.rules.conditions import expressions
@@ -88,43 +89,42 @@ class _Keys:
         return int(max(-_MOST_SECONDS, min(_MOST_SECONDS, value)))
 
 
-def limits(options: FunctionOptions) -> dict[int, tuple[int, int | None, int]]:
-    """Return the limits of a function that gates keep, by their places: `most`, `period_ms` and
-    `burst` of `Gate`."""
-    found: dict[int, tuple[int, int | None, int]] = {
-        place: (limit.most, None, 0)
-        for place, limit in enumerate(options.concurrency)
-        if limit.most
-    }
+def limits(fn_id: str, options: FunctionOptions) -> dict[str, Gate]:
+    """Return the limits of a function that gates keep, by what begins the names of their gates.
+
+    The value of a key comes after that, with a space (`limit_of`). Functions that share a limit
+    have the same expression as its key.
+    """
+    found: dict[str, Gate] = {}
+    for place, limit in enumerate(options.concurrency):
+        if not limit.most:
+            continue
+        if limit.scope == "fn":
+            rank, name = 2 if limit.key is None else 1, f"{MARK}concurrency {fn_id} {place}"
+        else:
+            rank, name = 3, f"{MARK}concurrency {limit.scope} {_digest(limit.key or '')}"
+        if name not in found or limit.most < found[name].most:
+            found[name] = Gate(name, place, rank, limit.most)
     throttle = options.throttle
     if throttle is not None:
-        found[START] = (throttle.most, throttle.period_ms, throttle.burst)
+        name = f"{MARK}throttle {fn_id}"
+        found[name] = Gate(name, START, 0, throttle.most, throttle.period_ms, throttle.burst)
     return found
+
+
+def limit_of(gate: str) -> str:
+    """Return what begins the names of gates of the same limit."""
+    return gate.rpartition(" ")[0]
 
 
 def _gates(fn_id: str, options: FunctionOptions, keys: _Keys) -> tuple[Gate, ...]:
     gates = []
-    for place, limit in limits(options).items():
-        if place == START:
-            assert options.throttle is not None
-            key = keys.of(options.throttle.key)
-            name = f"{MARK}throttle {fn_id} {_digest(key)}"
-            gates.append(Gate(name, place, 0, *limit, shown=key[:_SHOWN]))
-        else:
-            option = options.concurrency[place]
-            key = keys.of(option.key)
-            rank = 3 if option.scope != "fn" else 2 if option.key is None else 1
-            name = _name(option, fn_id, place, key)
-            gates.append(Gate(name, place, rank, *limit, shown=key[:_SHOWN]))
+    for limit in limits(fn_id, options).values():
+        option = options.throttle if limit.place == START else options.concurrency[limit.place]
+        assert option is not None
+        key = keys.of(option.key)
+        gates.append(replace(limit, name=f"{limit.name} {_digest(key)}", shown=key[:_SHOWN]))
     return tuple(gates)
-
-
-def _name(limit: Concurrency, fn_id: str, place: int, key: str) -> str:
-    """Return the name of a limit: functions that share one have the same expression as its key."""
-    value = _digest(key)
-    if limit.scope == "fn":
-        return f"{MARK}concurrency {fn_id} {place} {value}"
-    return f"{MARK}concurrency {limit.scope} {_digest(limit.key or '')} {value}"
 
 
 def _digest(text: str) -> str:

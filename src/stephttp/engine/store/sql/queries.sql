@@ -327,19 +327,25 @@ DELETE FROM gates WHERE name IN (
     ORDER BY free_ns LIMIT :limit)
 
 -- name: change_gate
-UPDATE gates SET most = ?, period_ms = ?, burst = ? WHERE name = ?
+UPDATE gates SET place = :place, rank = :rank, most = :most, period_ms = :period_ms, burst = :burst
+WHERE name = :name
 
 -- name: gates_of_function
-SELECT name, place FROM gates WHERE fn_id = ?
+SELECT name FROM gates WHERE fn_id = ?
 
 -- name: leave_lane
-UPDATE timers SET aside = NULL, turn_ms = NULL WHERE aside = ? AND kind != 'gateway'
-
--- name: remove_gate
-DELETE FROM gates WHERE name = ?
+UPDATE timers SET aside = NULL, turn_ms = NULL
+WHERE aside = :name AND kind != 'gateway'
+      AND EXISTS (SELECT 1 FROM runs WHERE runs.run_id = timers.run_id AND fn_id = :fn_id)
 
 -- name: open_gate
-DELETE FROM run_gates WHERE gate = ?
+DELETE FROM run_gates
+WHERE gate = :name
+      AND EXISTS (SELECT 1 FROM runs WHERE runs.run_id = run_gates.run_id AND fn_id = :fn_id)
+
+-- name: remove_gate
+DELETE FROM gates
+WHERE name = :name AND NOT EXISTS (SELECT 1 FROM run_gates WHERE gate = :name)
 
 -- name: due_timers
 SELECT run_id, step_id, kind, due_ms FROM timers
