@@ -192,12 +192,12 @@ async def test_it_may_come_before_its_run() -> None:
         large = [update(f"userland.{n}", x="x" * 60_000) for n in range(19)]
         assert (await attach(w, *large, run_id=early)).status_code == 204
         await w.post(DONE, run_id=early)
-        await w.engine.metadata.stop()
+        await w.engine.metadata.early.stop()
         found = {one["kind"]: one["values"] for one in (await w.run(early))["metadata"]}
         assert found["userland.default"] == {"a": 1, "b": 2}
         assert found["userland.x"] == {"c": 3}
         assert len(found) == 2 + 17  # as far as there is room
-        assert len(w.engine.metadata.run_ids) == 0
+        assert len(w.engine.metadata.early.run_ids) == 0
 
 
 async def test_what_waits_for_runs_that_never_come_is_dropped() -> None:
@@ -205,11 +205,11 @@ async def test_what_waits_for_runs_that_never_come_is_dropped() -> None:
         for n in range(80):
             run_id = ulid(w.clock.now_ms(), n)
             assert (await attach(w, update(x="x" * 60_000), run_id=run_id)).status_code == 204
-        assert len(w.engine.metadata.run_ids) == 69  # 4 MiB
+        assert len(w.engine.metadata.early.run_ids) == 69  # 4 MiB
         w.clock.advance(601)
         last = ulid(w.clock.now_ms(), 0)
         await attach(w, update(a=1), run_id=last)
-        assert [*w.engine.metadata.run_ids] == [last]
+        assert [*w.engine.metadata.early.run_ids] == [last]
 
 
 async def test_a_run_has_no_more_than_a_bound() -> None:

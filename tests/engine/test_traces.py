@@ -340,10 +340,11 @@ async def test_early_spans_are_bounded() -> None:
             one = span(values={"sdk.run.id": run_id, "x": "y" * 4_000, "z": "y" * 4_000})
             many = [{**one, "spanId": f"{k:016x}"} for k in range(1, 11)]
             await accept(w, export(*many))
-        assert w.engine._spans.early._size <= 8 * 1024 * 1024
-        assert 0 < len(w.engine._spans.early._spans) < 300
+        early = w.engine.spans.early
+        assert early.size <= 8 * 1024 * 1024
+        assert 0 < len(early.run_ids) < 300
         # The oldest have gone.
-        assert f"01M81KWY2JTNRXZTV817{299:06}" in w.engine._spans.early._spans
+        assert f"01M81KWY2JTNRXZTV817{299:06}" in early.run_ids
 
 
 async def test_spans_go_with_their_run() -> None:

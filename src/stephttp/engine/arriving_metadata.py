@@ -1,18 +1,13 @@
-"""Attaches metadata to runs as it arrives, also before the run does.
-
-An SDK reports a run that never waits only when it is over; until then its code may have something
-to say of it. That is kept in memory for a while.
-"""
+"""Attaches metadata to runs as it arrives, also before the run does."""
 
 from __future__ import annotations
 
-import asyncio
-from collections import OrderedDict
-from collections.abc import Callable, KeysView, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
 from stephttp._wire.ids import ulid_ms
+from stephttp.engine.live.early_parts import EarlyParts
 from stephttp.engine.model.clock import Clock
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run_metadata import MetadataUpdate
@@ -34,21 +29,19 @@ class ArrivingMetadata:
     Args:
         store: the database.
         clock: the time.
-        changed: called with the id of a run whose metadata has changed.
+        changed: called with the ids of runs whose metadata has changed.
+
+    Attributes:
+        early: metadata whose runs are not known yet.
     """
 
-    def __init__(self, store: Store, clock: Clock, changed: Callable[[str], None]) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, changed: Callable[[Sequence[str]], None]
+    ) -> None:
+        self.early = EarlyParts[MetadataUpdate](self._attach_early, size_of, _MOST_EARLY, _EARLY_MS)
         self._store = store
         self._clock = clock
         self._changed = changed
-        self._early: OrderedDict[str, tuple[int, list[MetadataUpdate]]] = OrderedDict()
-        self._size = 0
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    @property
-    def run_ids(self) -> KeysView[str]:
-        """A live view of the runs for which something waits."""
-        return self._early.keys()
 
     async def attach(self, run_id: str, updates: Sequence[MetadataUpdate]) -> None:
         """Attach metadata to a run, or keep it until the run is reported.
@@ -63,37 +56,15 @@ class ArrivingMetadata:
 
         def follow(known: bool) -> None:
             if known:
-                self._changed(run_id)
+                self._changed([run_id])
             elif comes:
-                self._await_run(run_id, updates, now_ms)
+                for one in updates:
+                    self.early.put(run_id, one, now_ms)
 
         if not await self._store.write(unit, follow) and not comes:
             raise unknown(run_id)
 
-    def run_began(self, run_id: str) -> None:
-        """Attach what came before the run."""
-        _, updates = self._early.pop(run_id)
-        self._size -= size_of(updates)
-        task = asyncio.create_task(self._attach_early(run_id, updates))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def stop(self) -> None:
-        """Return once all that is being attached is stored."""
-        await asyncio.gather(*self._tasks)
-
-    async def _attach_early(self, run_id: str, updates: Sequence[MetadataUpdate]) -> None:
+    async def _attach_early(self, run_id: str, updates: list[MetadataUpdate]) -> None:
         for one in updates:
-            with suppress(Refused):
+            with suppress(Refused):  # as far as there is room
                 await self.attach(run_id, [one])
-
-    def _await_run(self, run_id: str, updates: Sequence[MetadataUpdate], now_ms: int) -> None:
-        self._early.setdefault(run_id, (now_ms, []))[1].extend(updates)
-        self._size += size_of(updates)
-        while self._early and (self._size > _MOST_EARLY or self._oldest_ms < now_ms - _EARLY_MS):
-            _, (_, dropped) = self._early.popitem(last=False)
-            self._size -= size_of(dropped)
-
-    @property
-    def _oldest_ms(self) -> int:
-        return next(iter(self._early.values()))[0]

@@ -1,5 +1,5 @@
-"""Cancels or reruns all runs that a filter finds, in small transactions, so that others need
-not wait.
+"""Cancels or reruns many runs: all that a filter finds, in small transactions, so that others need
+not wait; or those of an endpoint that start in a span of time.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from functools import partial
 from msgspec import Struct
 
 from stephttp.engine.model.change import Change
-from stephttp.engine.model.inputs import Moment
+from stephttp.engine.model.inputs import Cancellation, Moment
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.reading.list_filter import RunFilter, RunState
 from stephttp.engine.reading.run_list import matching
 from stephttp.engine.store.store import Store
+from stephttp.engine.work import cancellations
 from stephttp.engine.work.interventions import Act, act_on, cancel_open, next_seq, rerun
 
 MOST_RUNS = 10_000
@@ -36,7 +37,7 @@ _OPEN = frozenset({RunState.RUNNING, RunState.WAITING})
 
 
 class BulkActions:
-    """Cancels or reruns all runs that a filter finds.
+    """Cancels or reruns many runs.
 
     Args:
         store: the database.
@@ -72,6 +73,19 @@ class BulkActions:
             Refused: the limit is not acceptable.
         """
         return await self._each(wanted, limit, rerun)
+
+    async def cancel_started(self, cancellation: Cancellation) -> int:
+        """Cancel the runs of an endpoint that started, or will start, in a span of time.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            Refused: there is no such endpoint.
+        """
+        unit = partial(cancellations.create, cancellation=cancellation, at=self._moment())
+        changes: list[Change] = await self._store.write(unit, self._follow)
+        return len(changes)
 
     async def _each(self, wanted: RunFilter, limit: int, act: Act) -> Bulk:
         if not 1 <= limit <= MOST_RUNS:

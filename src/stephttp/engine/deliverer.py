@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 
+from stephttp.engine.background_task import BackgroundTask
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.clock import Clock
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.store.store import Store
-from stephttp.engine.woken_task import WokenTask
 from stephttp.engine.work import deliveries
 
 
-class Deliverer(WokenTask):
+class Deliverer(BackgroundTask):
     """A task that works on deliveries and catch-ups, one at a time, while there are some.
 
     Args:
@@ -33,12 +33,12 @@ class Deliverer(WokenTask):
         moment: Callable[[], Moment],
         follow: Callable[[Iterable[Change]], None],
     ) -> None:
-        super().__init__("delivery", self._deliver, clock)
+        super().__init__("delivery", clock)
         self._store = store
         self._moment = moment
         self._follow = follow
 
-    async def _deliver(self) -> None:
+    async def _look(self) -> None:
         while (task := await self._store.browse(deliveries.next_task)) is not None:
             await self._do(task)
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, TypeVar
 from stephttp._wire.opcodes import Op
 from stephttp._wire.stored_state import CallId
 from stephttp.engine.arriving_metadata import ArrivingMetadata
+from stephttp.engine.background_task import BackgroundTask
 from stephttp.engine.bulk import BulkActions
 from stephttp.engine.deliverer import Deliverer
 from stephttp.engine.executor import Executor
-from stephttp.engine.functions.backlog_starter import BacklogStarter
 from stephttp.engine.functions.registry import Functions
 from stephttp.engine.live.changes import AfterCommit, Changes, Waiters
 from stephttp.engine.live.channels import Channels
@@ -24,7 +24,7 @@ from stephttp.engine.logs import log_event
 from stephttp.engine.metrics import MOST_ENDPOINTS, Metrics
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.clock import Alarm, Clock, SystemClock
-from stephttp.engine.model.inputs import Cancellation, EventArrival, Moment
+from stephttp.engine.model.inputs import EventArrival, Moment
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.settings import Settings
 from stephttp.engine.outbound.egress import Egress
@@ -36,12 +36,9 @@ from stephttp.engine.reading import Reader, latest_endpoints
 from stephttp.engine.retention import Retention
 from stephttp.engine.rules.reruns import AS_IT_WAS, Edit
 from stephttp.engine.run_streams import RunStreams
-from stephttp.engine.scheduler import Scheduler
-from stephttp.engine.starter import Starter
 from stephttp.engine.store.store import Store
-from stephttp.engine.traces import otlp
 from stephttp.engine.traces.arriving_spans import ArrivingSpans
-from stephttp.engine.work import cancellations, events, idempotency, interventions, leases, save
+from stephttp.engine.work import events, idempotency, interventions, leases, save
 from stephttp.engine.work.checkpoints import Item, Taken, take
 from stephttp.engine.work.keys import ScopedKey
 from stephttp.engine.work.report import report, report_from
@@ -69,7 +66,7 @@ class Engine:
     Attributes:
         settings, clock, rng: as given.
         store, waiters, changes, channels, streams, reader, executor, egress, caller, metrics,
-            after, functions, metadata: the parts of the engine; see their classes.
+            after, functions, metadata, spans, bulk: the parts of the engine; see their classes.
     """
 
     def __init__(
@@ -94,15 +91,12 @@ class Engine:
         self.egress = Egress.of(settings)
         self.caller = EndpointCaller(settings, self.clock, self.rng, transport)
         self._gateway = Gateway(settings, gateway)
-        self._spans = spans = ArrivingSpans(self.store, self.metrics, self.clock, settings)
-        self.metadata = attached = ArrivingMetadata(
-            self.store, self.clock, lambda run_id: self.changes.publish([run_id])
-        )
+        self.spans = ArrivingSpans(self.store, self.metrics, self.clock, settings)
+        self.metadata = ArrivingMetadata(self.store, self.clock, self.changes.publish)
         alarm = Alarm(self.clock)
         self.after = AfterCommit(
             self.waiters, self.changes, following, alarm, self.metrics.changed,
-            [(spans.early.run_ids, spans.run_began), (attached.run_ids, attached.run_began)],
-            settings,
+            [self.spans.early, self.metadata.early], settings,
         )  # fmt: skip
         self.executor = Executor(
             self.store, self.caller, self._gateway, self.metrics, self.changes,
@@ -110,24 +104,17 @@ class Engine:
         )  # fmt: skip
         self._deliverer = Deliverer(self.store, self.clock, self.moment, self.after.follow_all)
         self.after.looks_back = self._deliverer.wake
-        self._starter = Starter(self.store, self.clock, self.moment, self._follow_started)
-        self.after.held = self._starter.expect
         self.bulk = BulkActions(self.store, self.moment, self.after.follow_all)
-        self._scheduler = Scheduler(self.store, self.clock, self.moment, self._follow_started)
         self.functions = Functions(
-            self.store, self.moment, self.after, self.egress,
-            (self.executor.limits_changed, self._scheduler.wake),
+            self.store, self.moment, self.clock, self.after, self.egress,
+            self.executor.limits_changed,
         )  # fmt: skip
-        self._backlog = BacklogStarter(
-            self.store, self.functions, self.clock, self.moment, self._follow_started
-        )
-        self.after.announced = self._backlog.wake
         self.reader = Reader(self.store, self.clock)
         self._retention = Retention(self.store, self.clock, settings)
-        self._parts = (
-            self.executor, self._deliverer, self._starter, self._backlog, self._scheduler,
-            self._retention, self.streams,
+        self._working: tuple[Executor | BackgroundTask, ...] = (
+            self.executor, self._deliverer, *self.functions.tasks,
         )  # fmt: skip
+        self._parts = (*self._working, self._retention, self.streams)
 
     def moment(self) -> Moment:
         """Return the present, as transitions see it."""
@@ -150,7 +137,7 @@ class Engine:
     async def stop(self) -> None:
         """Stop working, give up calls under way (they are repeated later), close the database."""
         self.drain()
-        for part in (*reversed(self._parts), self._spans, self.metadata):
+        for part in (*reversed(self._parts), self.spans.early, self.metadata.early):
             await part.stop()
         for resource in (self.caller, self._gateway, self.store):
             await resource.close()
@@ -167,11 +154,8 @@ class Engine:
 
     async def idle(self) -> None:
         """Return once nothing is due and no endpoint is being called. For tests."""
-        working = (
-            self._scheduler, self._starter, self._deliverer, self._backlog, self.executor,
-        )  # fmt: skip
-        while not all(part.rests for part in working):
-            for part in working:
+        while not all(part.rests for part in self._working):
+            for part in self._working:
                 await part.idle()
 
     async def start_run(self, opening: FirstCheckpoint) -> None:
@@ -247,14 +231,6 @@ class Engine:
         change = await self._change(partial(events.signal, name=name, data=data))
         return change.run.run_id
 
-    async def trace(self, received: otlp.ReceivedSpans) -> int:
-        """Store spans with their runs; those of unknown runs are kept for a while in memory.
-
-        Returns:
-            How many do not fit, because their runs have as many as they may have.
-        """
-        return await self._spans.keep(received)
-
     async def probe(self, origin: str) -> ProbeFinding:
         """Call an application, such as `https://app.example.com`, to see whether that works."""
         return await probe(origin, self.store, self.egress, self.caller, self.clock, self.rng)
@@ -295,16 +271,6 @@ class Engine:
         change = await self._change(partial(save.cancel, run_id=run_id))
         return change.ended
 
-    async def cancel_many(self, cancellation: Cancellation) -> int:
-        """Cancel a function's runs that started, or will start, in a span of time; return how many.
-
-        Raises:
-            Refused: there is no such function.
-        """
-        unit = partial(cancellations.create, cancellation=cancellation)
-        changes: list[Change] = await self._write(unit, self.after.follow_all)
-        return len(changes)
-
     def _take(self, connection: sqlite3.Connection, items: Sequence[Item]) -> list[Taken | Refused]:
         return take(connection, items, self.moment())
 
@@ -320,16 +286,11 @@ class Engine:
         self.changes.publish(events=True)
         self.after.follow_all(stored.changes)
         if stored.left:
-            self._deliverer.wake()
+            self.after.looks_back()
         if stored.backlog:
-            self._backlog.wake()
+            self.after.left()
         if stored.held_ms is not None:
-            self._starter.expect(stored.held_ms)
-
-    def _follow_started(self, started: save.Started) -> None:
-        self.after.follow_all(started.changes)
-        if started.held_ms is not None:
-            self._starter.expect(started.held_ms)
+            self.after.held(stored.held_ms)
 
     async def _change(self, unit: Callable[..., Change]) -> Change:
         return await self._write(unit, self.after.follow)

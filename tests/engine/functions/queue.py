@@ -60,7 +60,7 @@ class Queue:
             return len(executor.busy) == len(self.open)
 
         while True:
-            await self._w.engine._backlog.idle()
+            await self._w.engine.functions.backlog.idle()
             await until(all_arrived)
             await executor.looked()
             if all_arrived():

@@ -50,7 +50,7 @@ async def test_the_rest_follows_in_order(tmp_path: Path) -> None:
     async with world(path=tmp_path / "db") as w:
         await register(w, config("shop-pack", "order/paid"))
         w.engine.drain()  # nothing is called
-        await w.engine._backlog.stop()
+        await w.engine.functions.backlog.stop()
         await receive(w, events(MANY))
         assert await count(w) == backlog.MOST_AT_ONCE
         assert await count(w, "backlog") == 60
@@ -59,8 +59,8 @@ async def test_the_rest_follows_in_order(tmp_path: Path) -> None:
         await register(w, config("b-other", "other"), appname="b", url="http://b.test/x")
         await receive(w, [*events(1), *events(1, "other")])
         assert await count(w) == backlog.MOST_AT_ONCE + 1
-        w.engine._backlog.start()
-        await w.engine._backlog.idle()
+        w.engine.functions.backlog.start()
+        await w.engine.functions.backlog.idle()
         assert await count(w, "backlog") == 0
         found = await numbers(w)
         assert found == [*range(backlog.MOST_AT_ONCE), 0, *range(backlog.MOST_AT_ONCE, MANY), 0]
@@ -70,7 +70,7 @@ async def test_as_many_as_one_transaction_takes_start_at_once() -> None:
     async with world() as w:
         await register(w, config("shop-pack", "order/paid"))
         w.engine.drain()
-        await w.engine._backlog.stop()
+        await w.engine.functions.backlog.stop()
         await receive(w, [*events(backlog.MOST_AT_ONCE), *events(100, "starts/nothing")])
         assert (await count(w), await count(w, "backlog")) == (backlog.MOST_AT_ONCE, 0)
 
@@ -81,13 +81,13 @@ async def test_an_engine_that_dies_starts_the_rest_in_its_next_life(tmp_path: Pa
     async with world(clock, path) as w:
         await register(w, config("shop-pack", large), config("shop-bill", "order/paid"))
         w.engine.drain()
-        await w.engine._backlog.stop()
+        await w.engine.functions.backlog.stop()
         await receive(w, events(MANY * 2))
         assert await count(w) == backlog.MOST_AT_ONCE
     for _ in range(2):
         async with world(clock, path) as w:
             w.engine.drain()
-            await w.engine._backlog.idle()
+            await w.engine.functions.backlog.idle()
             assert await count(w) == MANY * 4
             assert await count(w, "backlog") == 0
             started = await numbers(w)
@@ -112,7 +112,7 @@ async def test_a_portion_that_cannot_be_stored_is_started_later(
             lambda connection: connection.execute("DROP TRIGGER full") and None
         )
         w.clock.advance(1)
-        await w.engine._backlog.idle()
+        await w.engine.functions.backlog.idle()
         assert await count(w) == backlog.MOST_AT_ONCE + MANY
 
 
@@ -122,7 +122,7 @@ async def test_an_event_that_came_before_starts_nothing_also_among_many() -> Non
         w.engine.drain()
         twice = [*events(MANY), {"name": "order/paid", "data": {"n": -1}, "id": "mine"}] * 2
         await receive(w, twice)
-        await w.engine._backlog.idle()
+        await w.engine.functions.backlog.idle()
         assert await count(w) == MANY * 2 + 1
 
 
@@ -130,11 +130,11 @@ async def test_what_is_gone_when_its_turn_comes_is_not_started(tmp_path: Path) -
     async with world(path=tmp_path / "db") as w:
         await register(w, config("shop-pack", "order/paid"))
         w.engine.drain()
-        await w.engine._backlog.stop()
+        await w.engine.functions.backlog.stop()
         await receive(w, events(MANY))
         await register(w, config("shop-other", "another"))
-        w.engine._backlog.start()
-        await w.engine._backlog.idle()
+        w.engine.functions.backlog.start()
+        await w.engine.functions.backlog.idle()
         assert (await count(w), await count(w, "backlog")) == (backlog.MOST_AT_ONCE, 0)
 
 
@@ -150,14 +150,14 @@ async def test_events_in_the_backlog_are_not_swept_away() -> None:
     async with world(retain=1.0, event_dedupe=0.0) as w:
         await register(w, config("shop-pack", "order/paid"))
         w.engine.drain()
-        await w.engine._backlog.stop()
+        await w.engine.functions.backlog.stop()
         await receive(w, events(MANY))
         await send_alone(w)
         w.clock.advance(60)
         await w.engine._retention.sweep(1.0)
         assert await count(w, "events") == 60 + 1
-        w.engine._backlog.start()
-        await w.engine._backlog.idle()
+        w.engine.functions.backlog.start()
+        await w.engine.functions.backlog.idle()
         assert await count(w) == MANY
 
 

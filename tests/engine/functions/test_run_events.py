@@ -188,7 +188,7 @@ async def test_a_crash_between_an_end_and_what_it_starts(tmp_path: Path) -> None
     path = tmp_path / "db"
     async with world(path=path, script=[fails(400, headers=FINAL)]) as w:
         await register(w, config("shop-pack", "go"), config("shop-pack-failure", OF_PACK))
-        await w.engine._backlog.stop()
+        await w.engine.functions.backlog.stop()
         await w.http.post("/e/key", json={"name": "go"})
         await w.engine.executor.idle()
         (failed,) = await all_runs(w, "shop-pack")

@@ -125,7 +125,7 @@ SCENARIOS = (
         apps=("sync",),
     ),
     Scenario(workloads.metadata, commits=(f"{_WORK}.metadata.attach",)),
-    Scenario(workloads.timed, commits=(f"{_WORK}.schedules.fire",)),
+    Scenario(workloads.timed, commits=(f"{_WORK}.schedules.begin_due",)),
     Scenario(workloads.event_of_a_step, sends=(f"{_SDK}.outgoing_events.post",)),
     Scenario(workloads.crowd, commits=(f"{_WORK}.deliveries.end",), apps=("async",)),
     Scenario(workloads.signal, commits=(f"{_WORK}.events.signal",)),

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
-from stephttp.engine.functions.registry import Functions
+from stephttp.engine.background_task import BackgroundTask
 from stephttp.engine.model.clock import Clock
-from stephttp.engine.model.inputs import Moment
+from stephttp.engine.model.function_start import PlannedStarts
+from stephttp.engine.model.inputs import EventArrival, Moment
+from stephttp.engine.model.started import Started
 from stephttp.engine.store.store import Store
-from stephttp.engine.woken_task import WokenTask
 from stephttp.engine.work import backlog, registered_functions
-from stephttp.engine.work.save import Started
 
 
-class BacklogStarter(WokenTask):
+class BacklogStarter(BackgroundTask):
     """A task that works on the backlog, portion by portion, while there is one.
 
     Args:
         store: the database.
-        functions: what events start.
+        plan: returns what events start, as far as one transaction may start it.
         clock: the time.
         moment: returns the present, as transitions see it.
         follow: called with what each transaction has started, once it is committed.
@@ -28,20 +28,20 @@ class BacklogStarter(WokenTask):
     def __init__(
         self,
         store: Store,
-        functions: Functions,
+        plan: Callable[[Sequence[EventArrival]], Awaitable[PlannedStarts]],
         clock: Clock,
         moment: Callable[[], Moment],
         follow: Callable[[Started], None],
     ) -> None:
-        super().__init__("backlog", self._start_all, clock)
+        super().__init__("backlog", clock)
         self._store = store
-        self._functions = functions
+        self._plan = plan
         self._moment = moment
         self._follow = follow
 
-    async def _start_all(self) -> None:
+    async def _look(self) -> None:
         while portion := await self._store.browse(backlog.first_portion):
-            planned = await self._functions.started_by([one.event for one in portion])
+            planned = await self._plan([one.event for one in portion])
             unit = partial(
                 registered_functions.start_portion,
                 portion=portion,

@@ -1,4 +1,6 @@
-"""The functions of all apps: registered, removed, and which of them events start."""
+"""The functions of all apps: registered, removed, started by events and by name; and the tasks that
+start them in the background.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,13 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from stephttp.engine.background_task import BackgroundTask
+from stephttp.engine.functions.backlog_starter import BacklogStarter
+from stephttp.engine.functions.held_starter import HeldStarter
+from stephttp.engine.functions.scheduler import Scheduler
 from stephttp.engine.live.changes import AfterCommit
 from stephttp.engine.logs import log_event
+from stephttp.engine.model.clock import Clock
 from stephttp.engine.model.function import Function, Registration
 from stephttp.engine.model.function_start import (
     NO_STARTS,
@@ -27,7 +34,6 @@ from stephttp.engine.store.store import Store
 from stephttp.engine.work import registered_functions
 from stephttp.engine.work.backlog import MOST_AT_ONCE
 from stephttp.engine.work.registered_functions import Registered
-from stephttp.engine.work.save import Started
 
 log = logging.getLogger(__name__)
 
@@ -38,29 +44,38 @@ class Functions:
     Args:
         store: the database.
         moment: returns the present, as transitions see it.
-        after: follows changes of runs, once they are committed.
+        clock: the time.
+        after: follows changes of runs, once they are committed; what it hands on is started here.
         egress: knows which origins may be called.
-        changed: called when functions may have other limits, or other times, than before.
+        limits_changed: called when functions may have other limits than before.
 
     Attributes:
         triggers: what events start; what an event costs that starts nothing is a look here.
+        backlog: the task that starts functions of events in the backlog.
+        tasks: all that start functions in the background.
     """
 
     def __init__(
         self,
         store: Store,
         moment: Callable[[], Moment],
+        clock: Clock,
         after: AfterCommit,
         egress: Egress,
-        changed: Sequence[Callable[[], None]],
+        limits_changed: Callable[[], None],
     ) -> None:
         self._store = store
         self._moment = moment
         self._after = after
         self._egress = egress
-        self._changed = changed
+        self._limits_changed = limits_changed
         self.triggers = Triggers()
         self._matching = asyncio.Lock()
+        self.backlog = BacklogStarter(store, self.started_by, clock, moment, after.follow_started)
+        held = HeldStarter(store, clock, moment, after.follow_started)
+        self._scheduler = Scheduler(store, clock, moment, after.follow_started)
+        self.tasks: Sequence[BackgroundTask] = (self.backlog, held, self._scheduler)
+        after.left, after.held = self.backlog.wake, held.expect
 
     async def load(self) -> None:
         """Learn what was registered in earlier lives of the engine."""
@@ -124,7 +139,7 @@ class Functions:
             Refused: there is no such function, or it cannot be started.
         """
         unit = partial(registered_functions.invoke, name=name, event=event, at=self._moment())
-        started = await self._store.write(unit, self._follow_started)
+        started = await self._store.write(unit, self._after.follow_started)
         began = (one.began for one in started.changes)
         return next((new.run_id for new in began if new is not None), None)
 
@@ -143,16 +158,11 @@ class Functions:
         async with self._matching:
             return await asyncio.to_thread(found)
 
-    def _follow_started(self, started: Started) -> None:
-        self._after.follow_all(started.changes)
-        if started.held_ms is not None:
-            self._after.held(started.held_ms)
-
     def _follow(self, registered: Registered) -> None:
         if registered.modified:
             self._know(registered.functions)
-            for call in self._changed:
-                call()
+            self._limits_changed()
+            self._scheduler.wake()
 
     def _know(self, known: list[Function]) -> None:
         self.triggers = Triggers(known)

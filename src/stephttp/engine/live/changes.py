@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
+from stephttp.engine.live.early_parts import EarlyParts
 from stephttp.engine.live.listed import listed
 from stephttp.engine.live.stream_listeners import StreamListeners
 from stephttp.engine.logs import log_event
@@ -21,6 +23,7 @@ from stephttp.engine.model.change import Change
 from stephttp.engine.model.clock import Alarm
 from stephttp.engine.model.run import RunStatus
 from stephttp.engine.model.settings import Settings
+from stephttp.engine.model.started import Started
 
 log = logging.getLogger("stephttp.engine.executor")
 
@@ -172,7 +175,7 @@ class AfterCommit:
 
     Args:
         count: counts one.
-        expected: ids of runs (a view), and what is called with the id of each of them that starts.
+        early: what may have come before its run.
     """
 
     def __init__(
@@ -182,7 +185,7 @@ class AfterCommit:
         streams: StreamListeners,
         alarm: Alarm,
         count: Callable[[Change], None],
-        expected: Sequence[tuple[Collection[str], Callable[[str], None]]],
+        early: Sequence[EarlyParts[Any]],
         settings: Settings,
     ) -> None:
         self._waiters = waiters
@@ -190,14 +193,14 @@ class AfterCommit:
         self._streams = streams
         self._alarm = alarm
         self._count = count
-        self._expected = expected
+        self._expected = [(one.run_ids, one.run_began) for one in early]
         self._deadline = settings.run_deadline
         self.looks_back: Callable[[], None] = lambda: None
         """Called if waits and events are still to be matched with each other."""
         self.held: Callable[[int], None] = lambda due_ms: None
         """Called with the time at which held events are due."""
-        self.announced: Callable[[], None] = lambda: None
-        """Called if functions may be started by the end of a run."""
+        self.left: Callable[[], None] = lambda: None
+        """Called if functions are left in the backlog, to be started."""
 
     def follow(self, change: Change) -> None:
         """Wake what waits for a change, and count it.
@@ -230,10 +233,16 @@ class AfterCommit:
         if change.held_ms is not None:
             self.held(change.held_ms)
         if change.announced:
-            self.announced()
+            self.left()
         self.follow_all(change.others)
 
     def follow_all(self, changes: Iterable[Change]) -> None:
         """Do for several changes what `follow` does."""
         for change in changes:
             self.follow(change)
+
+    def follow_started(self, started: Started) -> None:
+        """Do that for what starts of functions have led to."""
+        self.follow_all(started.changes)
+        if started.held_ms is not None:
+            self.held(started.held_ms)

@@ -11,6 +11,9 @@ _LONGEST_NAP = 5.0
 """Seconds. The wall clock can be set, and the loop's clock stands still while a laptop sleeps;
 look again now and then."""
 
+SET_BACK_MS = 3_600_000
+"""By how much the clock must have been set back for what was worked out with it to be wrong."""
+
 
 class Clock(Protocol):
     """Gives the engine the time, and lets it wait.

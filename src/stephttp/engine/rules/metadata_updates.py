@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -123,12 +122,9 @@ def read_reported(op: Op) -> list[MetadataUpdate]:
     return found
 
 
-def size_of(updates: Iterable[MetadataUpdate]) -> int:
-    """Return how many bytes updates have, about."""
-    return sum(
-        _OVERHEAD + sum(len(name) + len(value) for name, value in one.values.items())
-        for one in updates
-    )
+def size_of(update: MetadataUpdate) -> int:
+    """Return how many bytes an update has, about."""
+    return _OVERHEAD + sum(len(name) + len(value) for name, value in update.values.items())
 
 
 def merged(before: bytes | None, update: MetadataUpdate) -> bytes:

@@ -26,9 +26,10 @@ from stephttp.engine.model.function_start import Start
 from stephttp.engine.model.held_start import Candidate
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.run import NewRun
+from stephttp.engine.model.started import Refusal
 from stephttp.engine.model.tokens import ULID_TIME, ascending_ulids, new_ulid
 from stephttp.engine.rules.functions import starting
-from stephttp.engine.rules.functions.start_limits import Refusal, limit_name, limits_of
+from stephttp.engine.rules.functions.start_limits import limit_name, limits_of
 from stephttp.engine.store import function_rows, gate_rows, runs
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.work import holding, rates

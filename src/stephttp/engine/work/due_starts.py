@@ -11,11 +11,11 @@ from msgspec.structs import replace
 from stephttp.engine.model.function_start import Start
 from stephttp.engine.model.held_start import Candidate, HeldStart, Hold
 from stephttp.engine.model.inputs import Moment
+from stephttp.engine.model.started import Started
 from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.rules.functions import planning
 from stephttp.engine.store import function_rows
 from stephttp.engine.work import admission, holding, save
-from stephttp.engine.work.save import Started
 
 Planned = tuple[HeldStart, "Start | None"]
 """A held run, and what the options of its function make of its latest event."""

@@ -6,8 +6,9 @@ import sqlite3
 from collections.abc import Iterable
 
 from stephttp.engine.model.inputs import Moment
+from stephttp.engine.model.started import Refusal
 from stephttp.engine.rules.functions import gcra
-from stephttp.engine.rules.functions.start_limits import Refusal, StartLimit
+from stephttp.engine.rules.functions.start_limits import StartLimit
 from stephttp.engine.store.sql import QUERIES
 
 _MOST_FORGOTTEN = 10

@@ -11,12 +11,12 @@ from stephttp.engine.model.function import Function, Registration
 from stephttp.engine.model.function_start import PlannedStarts, Start, StartingEvent
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.refused import Refused
+from stephttp.engine.model.started import Started
 from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.rules.functions import planning
 from stephttp.engine.store import function_rows
 from stephttp.engine.work import backlog, save, timetable
 from stephttp.engine.work.backlog import BacklogEvent
-from stephttp.engine.work.save import Started
 
 _SHOWN = 200
 """Characters of a name, in what is said of it."""

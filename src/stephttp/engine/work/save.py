@@ -11,7 +11,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 import msgspec
 from msgspec import UNSET
@@ -23,10 +22,10 @@ from stephttp.engine.model.function_start import Start
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import NewRun, Run, RunStatus
+from stephttp.engine.model.started import Started
 from stephttp.engine.model.timer import Timer, TimerKind
 from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.rules.endings import cancelled
-from stephttp.engine.rules.functions.start_limits import Refusal
 from stephttp.engine.rules.transitions import arrived
 from stephttp.engine.rules.waiting_ops import invoked_result, not_started
 from stephttp.engine.store import function_rows, run_triggers, runs
@@ -37,21 +36,6 @@ from stephttp.engine.work.links import link
 
 _SEND = "step.sendEvent"
 _SEND_NAME = "sendEvent"
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """What starts of functions have led to.
-
-    Attributes:
-        changes: of the runs that have begun, and of others.
-        refused: why starts are nothing, and who wait for their results.
-        held_ms: when the first is due of those whose events are held.
-    """
-
-    changes: list[Change]
-    refused: list[tuple[Refusal, tuple[str, ...]]]
-    held_ms: int | None = None
 
 
 def save(

@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
+from stephttp.engine.model.clock import SET_BACK_MS
 from stephttp.engine.model.function_schedule import FunctionSchedule
 from stephttp.engine.model.function_start import Start
 from stephttp.engine.model.inputs import Moment
+from stephttp.engine.model.started import Started
 from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.rules.functions import planning, scheduling
 from stephttp.engine.store import function_rows, schedule_rows
 from stephttp.engine.work import save
-from stephttp.engine.work.save import Started
 
 _MOST = 100
 """Starts of one unit of work."""
@@ -24,7 +25,7 @@ _AGAIN_MS = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
-class Fired:
+class DueSchedules:
     """What was due.
 
     Attributes:
@@ -38,14 +39,14 @@ class Fired:
     unreadable: list[tuple[FunctionSchedule, str]] = field(default_factory=list)
 
 
-def fire(connection: sqlite3.Connection, at: Moment) -> Fired:
+def begin_due(connection: sqlite3.Connection, at: Moment) -> DueSchedules:
     """Start the functions whose time has come, and note their next times.
 
     A time that is noted here is over, whatever happens to the engine next: it starts a function
     exactly once. A paused function is not started, but its times pass.
     """
     unreadable: list[tuple[FunctionSchedule, str]] = []
-    for one in schedule_rows.load_set_after(connection, at.now_ms + scheduling.SET_BACK_MS):
+    for one in schedule_rows.load_set_after(connection, at.now_ms + SET_BACK_MS):
         _move(connection, one, scheduling.corrected, at, unreadable)
     starts = [
         start
@@ -54,7 +55,7 @@ def fire(connection: sqlite3.Connection, at: Moment) -> Fired:
         and (start := _start(connection, one, at)) is not None
     ]
     started = save.start(connection, starts, at)
-    return Fired(started, schedule_rows.next_due_ms(connection), unreadable)
+    return DueSchedules(started, schedule_rows.next_due_ms(connection), unreadable)
 
 
 def _start(connection: sqlite3.Connection, schedule: FunctionSchedule, at: Moment) -> Start | None:

@@ -100,7 +100,7 @@ async def create(request: Request) -> Response:
     after_ms = cancellation.started_after_ms
     if after_ms is not None and after_ms >= cancellation.started_before_ms:
         raise Refused("started_after: must lie before started_before")
-    count = await engine.cancel_many(cancellation)
+    count = await engine.bulk.cancel_started(cancellation)
     return wrapped(NewCancellation(**asdict(_view(cancellation)), cancelled=count), now_ms)
 
 

@@ -46,7 +46,7 @@ async def receive(request: Request) -> Response:
         body = _unzipped(body, limit)
     # Large requests take a while, and nothing else should wait for that.
     received = await asyncio.to_thread(read, body)
-    full = await engine.trace(received)
+    full = await engine.spans.keep(received)
     problems = received.problems[:3]
     if full:
         problems.append(f"{full} spans of runs that have as many as are kept")

@@ -25,8 +25,6 @@ from stephttp.engine.rules.functions import cron_times
 
 TIMER = "inngest/scheduled.timer"
 """The name of the event with which time starts a function."""
-SET_BACK_MS = 3_600_000
-"""By how much the clock must have been set back for times to come again."""
 
 
 def begin(fn_id: str, place: int, trigger: Trigger, at: Moment) -> FunctionSchedule:

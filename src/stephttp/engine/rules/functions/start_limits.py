@@ -13,24 +13,13 @@ from http import HTTPStatus
 
 from stephttp.engine.model.function_options import FunctionOptions
 from stephttp.engine.model.function_start import Start
+from stephttp.engine.model.started import Refusal
 from stephttp.engine.model.values import Value
 from stephttp.engine.rules.functions.gcra import Rate
 
 _DAY_MS = 86_400_000
 _BURST = 10
 """Of so many runs of a rate limit, one more may start at once."""
-
-
-class Refusal(Value, frozen=True, gc=False):
-    """Why an event does not start a function.
-
-    Attributes:
-        reason: for people; the option comes first.
-        status: of an answer to a caller who wants it started.
-    """
-
-    reason: str
-    status: int = HTTPStatus.CONFLICT
 
 
 class StartLimit(Value, frozen=True, gc=False):
