@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from stephttp.engine.live.gates import FIRST, Gates, LaneQueue
 from stephttp.engine.model.gate import Gate
 from stephttp.engine.model.tokens import ascending_ulids, new_ulid
-from stephttp.engine.rules import throttling
+from stephttp.engine.rules.functions import throttling
 
 NOW = 1_700_000_000_000
 

@@ -8,11 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stephttp.engine.rules.functions.gcra import Rate, bounded, passed
+from stephttp.engine.rules.functions.gcra import Rate, bounded, moved_ns, opens_ms
 
 _NS = 1_000_000
 rates = st.builds(Rate, st.integers(1, 50), st.integers(1, 10_000), st.integers(0, 5))
 pauses = st.lists(st.integers(0, 3_000), max_size=60)
+
+
+def passed(rate: Rate, free_ns: int, now_ms: int) -> int | None:
+    """Let one pass, if the limit allows that, and return the new time from which on it is free."""
+    if opens_ms(rate, free_ns) > now_ms:
+        return None
+    return moved_ns(rate, free_ns, now_ms)
 
 
 def times_passed(rate: Rate, times: list[int]) -> list[int]:
@@ -73,12 +80,12 @@ def test_a_clock_that_was_set_back_shuts_a_limit_for_no_longer_than_the_limit_do
     rate: Rate, free_ns: int, now_ms: int
 ) -> None:
     """`free_ns` may be any time: of a clock that was far ahead."""
-    moved_ns = passed(rate, free_ns, now_ms)
+    moved = passed(rate, free_ns, now_ms)
     kept_ns = bounded(rate, free_ns, now_ms)
     wait_ns = (rate.burst + 1) * rate.interval_ns
-    if moved_ns is None:
+    if moved is None:
         assert passed(rate, kept_ns, now_ms) is None
         assert passed(rate, kept_ns, now_ms + -(-wait_ns // _NS)) is not None
     else:
         assert kept_ns == free_ns
-        assert bounded(rate, moved_ns, now_ms) == moved_ns
+        assert bounded(rate, moved, now_ms) == moved

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-
 import pytest
 
 from stephttp.engine.model.function import Trigger
@@ -23,7 +22,7 @@ from tests.engine.functions.support import (
     send,
     step_run,
 )
-from tests.engine.support import A, B, SDK, World, answer, complete, sleep, world
+from tests.engine.support import SDK, A, B, World, answer, complete, sleep, world
 
 FINAL = {"x-inngest-no-retry": "true"}
 OF_PACK = {"event": FAILED, "expression": "event.data.function_id == 'shop-pack'"}

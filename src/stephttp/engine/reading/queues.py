@@ -10,7 +10,7 @@ import msgspec
 
 from stephttp.engine.model.gate import START, Gate
 from stephttp.engine.model.held_start import Hold
-from stephttp.engine.rules import throttling
+from stephttp.engine.rules.functions import throttling
 
 MOST_IN_QUEUES = 200
 """Rows of a kind that are listed."""

@@ -10,8 +10,8 @@ from msgspec.structs import asdict, replace
 from stephttp.engine.model.function import Function
 from stephttp.engine.model.function_start import Start
 from stephttp.engine.model.gate import Gate
-from stephttp.engine.rules import throttling
-from stephttp.engine.rules.functions import planning
+from stephttp.engine.rules.functions import planning, throttling
+from stephttp.engine.rules.functions.limit_names import limit_of
 from stephttp.engine.store.sql import QUERIES
 
 _MOST_FORGOTTEN = 5
@@ -68,7 +68,7 @@ def change(connection: sqlite3.Connection, function: Function) -> None:
     fn_id = function.endpoint.fn_id
     limits = planning.limits(fn_id, function.options)
     for (name,) in connection.execute(QUERIES["gates_of_function"], (fn_id,)).fetchall():
-        limit = limits.get(planning.limit_of(name))
+        limit = limits.get(limit_of(name))
         if limit is None:
             values = {"name": name, "fn_id": fn_id}
             for query in ("leave_lane", "open_gate", "remove_gate"):

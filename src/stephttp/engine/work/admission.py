@@ -29,7 +29,8 @@ from stephttp.engine.model.run import NewRun
 from stephttp.engine.model.started import Refusal
 from stephttp.engine.model.tokens import ULID_TIME, ascending_ulids, new_ulid
 from stephttp.engine.rules.functions import starting
-from stephttp.engine.rules.functions.start_limits import limit_name, limits_of
+from stephttp.engine.rules.functions.limit_names import limit_name
+from stephttp.engine.rules.functions.start_limits import limits_of
 from stephttp.engine.store import function_rows, gate_rows, runs
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.work import holding, rates
@@ -141,7 +142,7 @@ class _Admission:
         start, invokers = candidate.start, candidate.invokers
         name = holder = None
         if start.singleton is not None and options.singleton is not None:
-            name = limit_name("singleton", start.function.fn_id, start.singleton)
+            name = limit_name(f"singleton {start.function.fn_id}", start.singleton)
             holder = self._holder(name)
             if holder is not None and not options.singleton.cancels:
                 reason = f"singleton: run {holder} with the same key has not ended"

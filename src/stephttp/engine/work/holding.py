@@ -12,14 +12,12 @@ from stephttp.engine.model.function_options import Batch, Debounce
 from stephttp.engine.model.function_start import Start, StartingEvent
 from stephttp.engine.model.held_start import Candidate, HeldStart, Hold
 from stephttp.engine.model.inputs import Moment
-from stephttp.engine.rules.functions.start_limits import limit_name
+from stephttp.engine.rules.functions.limit_names import limit_name, shown_key
 from stephttp.engine.store import function_rows
 from stephttp.engine.store.sql import QUERIES
 
 LARGEST_BATCH = 10 * 1024 * 1024
 """Bytes of events with which a batch is complete."""
-_SHOWN = 200
-"""Characters of a key that are kept for people."""
 _PORTION = 100
 """Held runs that are looked at together."""
 
@@ -110,10 +108,10 @@ def _add(
     many events have come, of how many bytes."""
     fn_id, events = candidate.start.function.fn_id, candidate.events
     values = {
-        "name": limit_name(hold, fn_id, key),
+        "name": limit_name(f"{hold} {fn_id}", key),
         "hold": hold,
         "fn_id": fn_id,
-        "shown": key[:_SHOWN],
+        "shown": shown_key(key),
         "came": len(events),
         "size": _size(events),
         "now_ms": at.now_ms,

@@ -19,7 +19,7 @@ from stephttp.engine.live.gates import FIRST, Room
 from stephttp.engine.live.origins import Shares
 from stephttp.engine.model.gate import MARK, Gate, Turn
 from stephttp.engine.model.timer import OF_RUN, TaskKey, TimerKind, key_of
-from stephttp.engine.rules import throttling
+from stephttp.engine.rules.functions import throttling
 from stephttp.engine.store import gate_rows
 from stephttp.engine.store.sql import QUERIES
 

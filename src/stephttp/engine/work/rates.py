@@ -24,13 +24,12 @@ def ask(connection: sqlite3.Connection, limits: Iterable[StartLimit], at: Moment
     for limit in limits:
         row = connection.execute(QUERIES["rate"], (limit.name,)).fetchone()
         free_ns: int = 0 if row is None else row[0]
-        moved_ns = gcra.passed(limit.rate, free_ns, at.now_ms)
-        if moved_ns is None:
+        if gcra.opens_ms(limit.rate, free_ns) > at.now_ms:
             bounded_ns = gcra.bounded(limit.rate, free_ns, at.now_ms)
             if bounded_ns != free_ns:
                 connection.execute(QUERIES["save_rate"], (limit.name, bounded_ns))
             return limit.refusal
-        used.append((limit.name, moved_ns))
+        used.append((limit.name, gcra.moved_ns(limit.rate, free_ns, at.now_ms)))
     return used
 
 

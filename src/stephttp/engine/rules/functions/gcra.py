@@ -26,22 +26,23 @@ class Rate(Value, frozen=True, gc=False):
 
     @property
     def interval_ns(self) -> int:
-        """The time that each takes up, so that no more than `most` fit into a period."""
-        return -(-self.period_ms * _NS // self.most)
+        """The time that each takes up."""
+        return max(1, self.period_ms * _NS // self.most)
 
 
-def passed(rate: Rate, free_ns: int, now_ms: int) -> int | None:
-    """Let one pass, if the limit allows that.
+def moved_ns(rate: Rate, free_ns: int, now_ms: int) -> int:
+    """Return the new `free_ns` after one has passed.
 
     Args:
         free_ns: from when on the limit is as if nothing had passed; 0: nothing has.
         now_ms: the present time.
-
-    Returns:
-        The new `free_ns`; `None` if it may not pass now.
     """
-    moved_ns = max(now_ms * _NS, free_ns) + rate.interval_ns
-    return moved_ns if moved_ns <= _latest_ns(rate, now_ms) else None
+    return max(now_ms * _NS, free_ns) + rate.interval_ns
+
+
+def opens_ms(rate: Rate, free_ns: int) -> int:
+    """Return from when on the next one may pass; 0 if it might have passed ever since."""
+    return max(0, -(-(free_ns - rate.interval_ns * rate.burst) // _NS))
 
 
 def bounded(rate: Rate, free_ns: int, now_ms: int) -> int:
@@ -50,8 +51,4 @@ def bounded(rate: Rate, free_ns: int, now_ms: int) -> int:
     It is later if the clock was set back. That must not shut the limit for longer than the limit
     itself does.
     """
-    return min(free_ns, _latest_ns(rate, now_ms))
-
-
-def _latest_ns(rate: Rate, now_ms: int) -> int:
-    return now_ms * _NS + (rate.burst + 1) * rate.interval_ns
+    return min(free_ns, now_ms * _NS + (rate.burst + 1) * rate.interval_ns)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -14,10 +13,9 @@ from stephttp.engine.model.function_start import Start, StartingEvent
 from stephttp.engine.model.gate import MARK, START, Gate
 from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.rules.conditions.operators import NO_VALUE
+from stephttp.engine.rules.functions.limit_names import digest, limit_name, shown_key
 
 _MOST_SECONDS = 600
-_SHOWN = 200
-"""Characters of a key that are kept for people."""
 
 
 def looks_into(options: FunctionOptions) -> bool:
@@ -92,7 +90,7 @@ class _Keys:
 def limits(fn_id: str, options: FunctionOptions) -> dict[str, Gate]:
     """Return the limits of a function that gates keep, by what begins the names of their gates.
 
-    The value of a key comes after that, with a space (`limit_of`). Functions that share a limit
+    The value of a key comes after that (`limit_names`). Functions that share a limit
     have the same expression as its key.
     """
     found: dict[str, Gate] = {}
@@ -102,7 +100,7 @@ def limits(fn_id: str, options: FunctionOptions) -> dict[str, Gate]:
         if limit.scope == "fn":
             rank, name = 2 if limit.key is None else 1, f"{MARK}concurrency {fn_id} {place}"
         else:
-            rank, name = 3, f"{MARK}concurrency {limit.scope} {_digest(limit.key or '')}"
+            rank, name = 3, f"{MARK}concurrency {limit.scope} {digest(limit.key or '')}"
         if name not in found or limit.most < found[name].most:
             found[name] = Gate(name, place, rank, limit.most)
     throttle = options.throttle
@@ -112,21 +110,11 @@ def limits(fn_id: str, options: FunctionOptions) -> dict[str, Gate]:
     return found
 
 
-def limit_of(gate: str) -> str:
-    """Return what begins the names of gates of the same limit."""
-    return gate.rpartition(" ")[0]
-
-
 def _gates(fn_id: str, options: FunctionOptions, keys: _Keys) -> tuple[Gate, ...]:
     gates = []
     for limit in limits(fn_id, options).values():
         option = options.throttle if limit.place == START else options.concurrency[limit.place]
         assert option is not None
         key = keys.of(option.key)
-        gates.append(replace(limit, name=f"{limit.name} {_digest(key)}", shown=key[:_SHOWN]))
+        gates.append(replace(limit, name=limit_name(limit.name, key), shown=shown_key(key)))
     return tuple(gates)
-
-
-def _digest(text: str) -> str:
-    """Return a short text in place of one of any length."""
-    return sha256(text.encode()).hexdigest()[:24]

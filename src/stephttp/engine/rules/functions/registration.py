@@ -8,6 +8,7 @@ late.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import sha256
 from typing import Any
 from urllib.parse import urlsplit
@@ -114,13 +115,20 @@ def read(body: bytes, sdk: str) -> Registration:
             raise Refused(f"functions[{number}].id: {slug!r} is the id of two functions")
         slugs.add(slug)
     framework = message.framework[:_LONGEST_SDK]
-    digest = sha256(msgspec.json.encode([name, message.url, sdk, framework]))
+    app = App(app_id, name, message.url, sdk, framework)
+    return Registration(app, tuple(functions), digest_of(app, functions))
+
+
+def digest_of(app: App, functions: Iterable[Function]) -> bytes:
+    """Return what tells one registration of an app from another.
+
+    A newer engine may do what an older one refused: to it, the same is something new.
+    """
+    digest = sha256(msgspec.json.encode([app.name, app.url, app.sdk, app.framework]))
     for function in functions:
-        # A newer engine may do what an older one refused: to it, the same is something new.
         refused = (function.endpoint.refused or "").encode()
         digest.update(b"\0" + function.config + b"\0" + refused)
-    app = App(app_id, name, message.url, sdk, framework)
-    return Registration(app, tuple(functions), digest.digest())
+    return digest.digest()
 
 
 def _function(raw: bytes, field: str, app_id: str, sdk: str) -> Function:

@@ -8,7 +8,6 @@ turn it is.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from hashlib import sha256
 from http import HTTPStatus
 
 from stephttp.engine.model.function_options import FunctionOptions
@@ -16,6 +15,7 @@ from stephttp.engine.model.function_start import Start
 from stephttp.engine.model.started import Refusal
 from stephttp.engine.model.values import Value
 from stephttp.engine.rules.functions.gcra import Rate
+from stephttp.engine.rules.functions.limit_names import limit_name
 
 _DAY_MS = 86_400_000
 _BURST = 10
@@ -43,18 +43,13 @@ def limits_of(start: Start, options: FunctionOptions) -> Iterator[StartLimit]:
     """
     fn_id = start.function.fn_id
     if start.idempotency is not None and options.idempotency is not None:
-        name = limit_name("idempotency", fn_id, start.idempotency)
+        name = limit_name(f"idempotency {fn_id}", start.idempotency)
         reason = "idempotency: an event with the same key was accepted in the last 24 hours"
         yield StartLimit(name, Rate(1, _DAY_MS), Refusal(reason))
     limit = options.rate_limit
     if start.rate_limit is not None and limit is not None:
         # A limit that was changed is another one, of which nothing is used up.
-        name = limit_name(f"rate {limit.most} {limit.period_ms}", fn_id, start.rate_limit)
+        name = limit_name(f"rate {limit.most} {limit.period_ms} {fn_id}", start.rate_limit)
         rate = Rate(limit.most, limit.period_ms, limit.most // _BURST)
         reason = f"rateLimit: {limit.most} in {limit.period_ms / 1000:g} s"
         yield StartLimit(name, rate, Refusal(reason, HTTPStatus.TOO_MANY_REQUESTS))
-
-
-def limit_name(what: str, fn_id: str, key: str) -> str:
-    """Return the name by which the state of an option is stored for a value of its key."""
-    return f"{what} {fn_id} {sha256(key.encode()).hexdigest()}"
