@@ -41,11 +41,11 @@ class Resting:
         """Return what is left alone now."""
         if self.until is None or self._clock.monotonic() >= self.until:
             self.until, self._keys = None, ()
-            self._gates.hold({})
+            self._gates.rest({})
         elif self._keys is None:
             unit = partial(due.due_before, since_ms=self._since_ms)
             self._keys = await self._store.read(unit)
-            held = partial(due.held_before, since_ms=self._since_ms)
-            self._gates.hold(await self._store.read(held))
+            gates = partial(due.gates_before, since_ms=self._since_ms)
+            self._gates.rest(await self._store.read(gates))
         self.due_ms = self._since_ms + round(RESENT_AFTER * 1000) if self._keys else None
         return self._keys or ()

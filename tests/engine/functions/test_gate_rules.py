@@ -109,10 +109,10 @@ def test_calls_of_an_earlier_life_count_until_they_are_over() -> None:
     gates = Gates()
     gates.look(NOW)
     gates.begin(["~a"])
-    gates.hold({"~a": 2})
+    gates.rest({"~a": 2})
     room = gates.look(NOW)
     assert (room.used("~a"), list(room.open)) == (3, [])
-    gates.hold({})
+    gates.rest({})
     room = gates.look(NOW)
     assert (room.used("~a"), list(room.open)) == (1, ["~a"])
 

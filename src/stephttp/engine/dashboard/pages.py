@@ -188,7 +188,7 @@ async def apps(request: PageRequest) -> Response:
     hidden = len(endpoints) - len(shown)
     return request.render(
         "apps.html", origins=origins, hidden=hidden, engine_url=engine_url(request),
-        held_back=await request.engine.reader.held_back(),
+        waiting_by_origin=await request.engine.reader.waiting_by_origin(),
         trying=request.engine.executor.origins.trying,
     )  # fmt: skip
 

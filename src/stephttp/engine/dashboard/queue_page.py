@@ -14,6 +14,6 @@ async def queues(request: PageRequest) -> Response:
         "queues.html",
         queues=await reader.queues(),
         used=request.engine.executor.gates.used,
-        held_back=sorted((await reader.held_back()).items()),
+        waiting_by_origin=sorted((await reader.waiting_by_origin()).items()),
         trying=request.engine.executor.origins.trying,
     )

@@ -122,7 +122,7 @@ class Gates:
 
     def __init__(self) -> None:
         self.used: Counter[str] = Counter()
-        self._held: Mapping[str, int] = {}
+        self._resting: Mapping[str, int] = {}
         self._waiting: defaultdict[str, LaneQueue] = defaultdict(LaneQueue)
         self._open: dict[str, None] = {}
         self._opening: list[tuple[int, str]] = []
@@ -142,10 +142,10 @@ class Gates:
                 del self.used[gate]
             self._open[gate] = None
 
-    def hold(self, held: Mapping[str, int]) -> None:
+    def rest(self, resting: Mapping[str, int]) -> None:
         """Count calls that an earlier life of the engine may have made, in place of others."""
-        self._open.update(dict.fromkeys(self._held))
-        self._held = dict(held)
+        self._open.update(dict.fromkeys(self._resting))
+        self._resting = dict(resting)
 
     def reopen(self) -> None:
         """Have every lane looked at, because limits have changed, or a claim was in vain."""
@@ -167,7 +167,7 @@ class Gates:
             self._waiting = defaultdict(LaneQueue)
         opened, self._open = self._open, {}
         every, self._every = self._every, False
-        used = self.used + Counter(self._held) if self._held else self.used
+        used = self.used + Counter(self._resting) if self._resting else self.used
         return Room(used, self._waiting, opened, every=every, gates_first=self._gates_first)
 
     def looked(self, room: Room) -> None:

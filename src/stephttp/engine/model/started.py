@@ -1,4 +1,4 @@
-"""What starts of functions have led to."""
+"""The outcome of starts of functions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Refusal(Value, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """What starts of functions have led to.
+    """The outcome of starts of functions.
 
     Attributes:
         changes: of the runs that have begun, and of others.

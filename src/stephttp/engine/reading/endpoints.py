@@ -82,7 +82,7 @@ def latest_endpoints(connection: sqlite3.Connection, limit: int) -> list[tuple[s
     return connection.execute(QUERIES["latest_endpoints"], (limit,)).fetchall()
 
 
-def held_back(connection: sqlite3.Connection) -> dict[str, int]:
+def waiting_by_origin(connection: sqlite3.Connection) -> dict[str, int]:
     """Count the due runs that wait because their application has no room, by its origin."""
     return dict(connection.execute(QUERIES["count_aside"]).fetchall())
 

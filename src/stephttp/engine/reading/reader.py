@@ -8,9 +8,9 @@ from functools import partial
 from stephttp.engine.model.clock import Clock
 from stephttp.engine.reading.endpoints import (
     EndpointRow,
-    held_back,
     latest_endpoints,
     list_endpoints,
+    waiting_by_origin,
 )
 from stephttp.engine.reading.event_list import (
     EventDetail,
@@ -119,9 +119,9 @@ class Reader:
             lambda connection: function_detail(connection, name, now_ms, _enough())
         )
 
-    async def held_back(self) -> dict[str, int]:
+    async def waiting_by_origin(self) -> dict[str, int]:
         """Count the due runs that wait because their application has no room, by its origin."""
-        return await self._store.browse(held_back)
+        return await self._store.browse(waiting_by_origin)
 
     async def queues(self) -> Queues:
         """Return what waits behind limits of functions."""

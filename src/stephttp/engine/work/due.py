@@ -85,7 +85,7 @@ def claim(
             call = replace(call, reads_state=False) if again else call
             calls.append(replace(call, gates=gates) if gates else call)
     functions = [call.run_id for call in calls if call.function is not None]
-    run_timeouts.begin(connection, functions, at)
+    run_timeouts.note_calls(connection, functions, at)
     calls = memos.attach(connection, calls)
     due_requests, more_requests = _pick(
         connection, "http_steps", at.now_ms, busy, gateway_slots, None
@@ -103,9 +103,9 @@ def due_before(connection: sqlite3.Connection, since_ms: int) -> frozenset[TaskK
     return frozenset(key_of(*row) for row in rows)
 
 
-def held_before(connection: sqlite3.Connection, since_ms: int) -> dict[str, int]:
+def gates_before(connection: sqlite3.Connection, since_ms: int) -> dict[str, int]:
     """Count the calls that were due before a time, and may have been under way then, by gate."""
-    return dict(connection.execute(QUERIES["gates_held"], (since_ms,)).fetchall())
+    return dict(connection.execute(QUERIES["gates_due_before"], (since_ms,)).fetchall())
 
 
 def _pick(

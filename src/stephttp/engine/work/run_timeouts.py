@@ -46,7 +46,7 @@ def end_late(connection: sqlite3.Connection, at: Moment) -> tuple[list[Change], 
     return changes, len(rows) == _MOST
 
 
-def begin(connection: sqlite3.Connection, run_ids: Sequence[str], at: Moment) -> None:
+def note_calls(connection: sqlite3.Connection, run_ids: Sequence[str], at: Moment) -> None:
     """Note that runs are called, if that is for the first time."""
     if run_ids:
         ids = msgspec.json.encode(run_ids).decode()

@@ -33,4 +33,4 @@ def arrange(connection: sqlite3.Connection, functions: Iterable[Function], at: M
         elif (trigger.cron, trigger.jitter_ms) == (one.cron, one.jitter_ms):
             del wanted[one.fn_id, one.place]
     for (fn_id, place), trigger in wanted.items():
-        schedule_rows.save(connection, scheduling.begin(fn_id, place, trigger, at))
+        schedule_rows.save(connection, scheduling.first(fn_id, place, trigger, at))

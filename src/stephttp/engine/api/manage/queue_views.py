@@ -66,7 +66,7 @@ class QueuesAnswer(AnswerBody):
 async def queues(request: Request) -> Response:
     """Return what waits behind which limit."""
     engine = engine_of(request)
-    found, origins = await engine.reader.queues(), await engine.reader.held_back()
+    found, origins = await engine.reader.queues(), await engine.reader.waiting_by_origin()
     used = engine.executor.gates.used
     answer = QueuesAnswer(
         limits=[

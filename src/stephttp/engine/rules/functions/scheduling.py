@@ -27,7 +27,7 @@ TIMER = "inngest/scheduled.timer"
 """The name of the event with which time starts a function."""
 
 
-def begin(fn_id: str, place: int, trigger: Trigger, at: Moment) -> FunctionSchedule:
+def first(fn_id: str, place: int, trigger: Trigger, at: Moment) -> FunctionSchedule:
     """Return the first start of a function by a trigger.
 
     Raises:

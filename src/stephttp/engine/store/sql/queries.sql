@@ -210,7 +210,7 @@ UNION ALL SELECT run_id, step_id, kind FROM timers
 WHERE kind IN ('resume', 'planned', 'racing') AND kind != 'gateway' AND aside < '~'
     AND due_ms < ?1
 
--- name: gates_held
+-- name: gates_due_before
 -- By calls that were due before a time, and are not put aside.
 SELECT gate, count(*) FROM timers JOIN run_gates USING (run_id)
 WHERE kind IN ('resume', 'planned', 'racing') AND kind != 'gateway' AND aside IS NULL AND due_ms < ?1
