@@ -30,8 +30,8 @@ from tests.durable import Durable, durable
 SOURCE = str(Path(stephttp.__file__).parent) + "/"
 SHARED = "_wire/"
 """Files of this package belong to the walk of the side that called them."""
-NO_PART = "idle"
-"""By functions of this name tests wait for an engine; a request calls none."""
+NO_PART = frozenset({"idle", "rests", "must_look"})
+"""By functions of these names tests wait for an engine; a request calls none."""
 
 
 def build(provider: stephttp.Provider) -> Any:
@@ -60,7 +60,7 @@ def watched(files: set[str]) -> Generator[None]:
 
     def note(frame: FrameType, event: str, _: Any) -> None:
         name = frame.f_code.co_filename
-        if event == "call" and name.startswith(SOURCE) and frame.f_code.co_name != NO_PART:
+        if event == "call" and name.startswith(SOURCE) and frame.f_code.co_name not in NO_PART:
             name = name.removeprefix(SOURCE)
             if not name.startswith(SHARED) or not _of_the_engine(frame):
                 files.add(name)

@@ -72,7 +72,7 @@ class BackgroundTask(ABC):
     @property
     def rests(self) -> bool:
         """Say whether nothing is to be done now."""
-        return not (self._looking or self._must_look)
+        return not (self._looking or self.must_look)
 
     async def idle(self) -> None:
         """Return once nothing is to be done."""
@@ -81,7 +81,8 @@ class BackgroundTask(ABC):
             await self._rested.wait()
 
     @property
-    def _must_look(self) -> bool:
+    def must_look(self) -> bool:
+        """Say whether there may be work that it has not begun."""
         now_ms = self._clock.now_ms()
         is_due = self._due_ms is not None and self._due_ms <= now_ms
         # A clock that was set back by much had been wrong, and so is what was worked out with it.
@@ -107,6 +108,6 @@ class BackgroundTask(ABC):
                 self.wake()
             self._looking = False
             self._rested.set()
-            while not self._must_look:
+            while not self.must_look:
                 self._moved.clear()
                 await self._clock.wait_until(self._due_ms, self._moved)

@@ -1,4 +1,4 @@
-"""What comes for runs that are not known yet, kept for a while.
+"""Keeps for a while what comes for runs that are not known yet.
 
 An SDK reports a run that never waits only when it is over, perhaps after what its code has sent.
 """

@@ -57,6 +57,7 @@ class Run(Value, frozen=True, gc=False):
         invoked_by: `<run id>.<step id>` of the step that waits for the result of this run.
         fn_id: the endpoint that it is a run of.
         began_ms: when its request came in; 0 of a run that was not loaded. Never changed.
+        is_of_function: whether it is a run of a function. Never changed.
     """
 
     run_id: str
@@ -79,6 +80,7 @@ class Run(Value, frozen=True, gc=False):
     invoked_by: str | None = None
     fn_id: str = ""
     began_ms: int = 0
+    is_of_function: bool = False
 
 
 class NewRun(Value, frozen=True, gc=False):

@@ -84,6 +84,7 @@ def repeat(source: Source, edit: Edit, at: Moment) -> tuple[NewRun, Change]:
         run_id=run_id,
         status=RunStatus.ASYNC,
         fn_id=source.fn_id,
+        is_of_function=old.events is not None,
         retries=source.retries,
         request_version=source.request_version,
         job_id=new_job_id(at.rng),

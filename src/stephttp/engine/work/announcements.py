@@ -21,10 +21,8 @@ def announce(connection: sqlite3.Connection, run: Run, at: Moment) -> bool:
     """Store the events about the end of a run, and return whether there are any.
 
     Args:
-        run: as it ended, with its result.
+        run: of a function, as it ended, with its result.
     """
-    if not _holds(connection, "is_of_function", run.run_id):
-        return False
     names = run_events.names_for(run.status)
     listened_to = {name for name in names if _holds(connection, "is_listened_to", name)}
     awaited = {name for name in names if matching.is_awaited(connection, name)}

@@ -29,6 +29,8 @@ _PAUSE_MS = 50
 """Milliseconds after which a wait is looked at again that could not time out yet."""
 _MOST_ASIDE = 500
 """Timers that one unit of work sets aside."""
+_MOST_OF_RUNS = 100
+"""Timers of runs as a whole that one unit of work looks at."""
 _MOST_OVERDUE = 100
 """How many runs one unit of work ends."""
 
@@ -73,8 +75,10 @@ def claim(
             way from the last life of the engine, so it does not carry state.
     """
     ended = _end_overdue(connection, at)
-    late_runs, more_late = run_timeouts.end_late(connection, at)
-    ended += late_runs
+    values = (at.now_ms, _MOST_OF_RUNS)
+    of_runs = connection.execute(QUERIES["due_of_runs"], values).fetchall()
+    if of_runs:
+        ended += run_timeouts.end_late(connection, of_runs, at)
     due_calls, more_calls = _pick(connection, "calls", at.now_ms, busy, slots, room)
     calls = []
     for (run_id, step_id), kind, due_ms, gates in due_calls:
@@ -85,14 +89,15 @@ def claim(
             call = replace(call, reads_state=False) if again else call
             calls.append(replace(call, gates=gates) if gates else call)
     functions = [call.run_id for call in calls if call.function is not None]
-    run_timeouts.note_calls(connection, functions, at)
+    if functions:
+        run_timeouts.note_calls(connection, functions, at)
     calls = memos.attach(connection, calls)
     due_requests, more_requests = _pick(
         connection, "http_steps", at.now_ms, busy, gateway_slots, None
     )
     fetches = [runs.load_gateway_request(connection, *key) for key, *_ in due_requests]
     late = [(kind, at.now_ms - due_ms) for _, kind, due_ms, _ in (*due_calls, *due_requests)]
-    more = more_calls or more_requests or more_late
+    more = more_calls or more_requests or len(of_runs) == _MOST_OF_RUNS
     next_due_ms = at.now_ms if more else _next_due_ms(connection, at)
     return DueWork(calls, fetches, ended, next_due_ms, late)
 
@@ -136,10 +141,12 @@ def _pick(
         picked[key] = (key, kind, due_ms, gates)
         slots.take(origin)
 
-    walk, more = None, False
-    if room is not None:
-        walk = LaneWalk(connection, now_ms, busy, picked, slots, room, pick)
-        more = room.gates_first and walk.take_turns()
+    def lane_walk(room: Room) -> LaneWalk:
+        return LaneWalk(connection, now_ms, busy, picked, slots, room, pick)
+
+    # Few runs have to pass gates: without them, nothing is walked.
+    walk = lane_walk(room) if room is not None and room.changed else None
+    more = walk is not None and room is not None and room.gates_first and walk.take_turns()
     lanes = connection.execute(QUERIES[f"lanes_of_{what}"]).fetchall() if slots.free else []
     for origin in slots.fewest_first([origin for (origin,) in lanes]):
         if slots.has_room(origin):
@@ -155,7 +162,10 @@ def _pick(
         run_id, step_id, kind, due_ms, origin, turn_ms = row
         if (key := key_of(run_id, step_id, kind)) in busy or key in picked:
             continue
-        gate = walk.lane_of(run_id, kind, turn_ms) if walk and turn_ms is not None else None
+        gate = None
+        if room is not None and turn_ms is not None:
+            walk = walk or lane_walk(room)
+            gate = walk.lane_of(run_id, kind, turn_ms)
         if gate is None and slots.has_room(origin):
             pick(origin, key, kind, due_ms)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -16,23 +16,22 @@ from stephttp.engine.work import save
 
 _PAUSE_MS = 50
 """Milliseconds after which an event is looked for again that may still cancel a run."""
-_MOST = 100
-"""Timers that one unit of work looks at."""
 _REASONS = {
     TimerKind.START: "it was not called within the time that `timeouts.start` says",
     TimerKind.FINISH: "it did not end within the time that `timeouts.finish` says",
 }
 
 
-def end_late(connection: sqlite3.Connection, at: Moment) -> tuple[list[Change], bool]:
+def end_late(
+    connection: sqlite3.Connection, due: Iterable[tuple[str, str, str]], at: Moment
+) -> list[Change]:
     """Cancel runs whose time is over, and forget the events that can no longer cancel a run.
 
-    Returns:
-        The changes, and whether there may be more of it now.
+    Args:
+        due: the timers that fell due: run id, step id and kind.
     """
     changes = []
-    rows = connection.execute(QUERIES["due_of_runs"], (at.now_ms, _MOST)).fetchall()
-    for run_id, step_id, kind in rows:
+    for run_id, step_id, kind in due:
         key = {"run_id": run_id, "step_id": step_id, "now_ms": at.now_ms}
         if kind == TimerKind.CANCEL:
             # An event that came in time may not be matched with it yet.
@@ -43,13 +42,11 @@ def end_late(connection: sqlite3.Connection, at: Moment) -> tuple[list[Change], 
             QUERIES["postpone_finish"], key | {"longest_ms": LONGEST_MS}
         ).rowcount:
             changes.append(save.cancel(connection, run_id, at, _REASONS[TimerKind(kind)]))
-    return changes, len(rows) == _MOST
+    return changes
 
 
 def note_calls(connection: sqlite3.Connection, run_ids: Sequence[str], at: Moment) -> None:
     """Note that runs are called, if that is for the first time."""
-    if run_ids:
-        ids = msgspec.json.encode(run_ids).decode()
-        connection.execute(QUERIES["first_calls"], (ids,))
-        values = {"run_ids": ids, "now_ms": at.now_ms}
-        connection.execute(QUERIES["begin_finish"], values)
+    ids = msgspec.json.encode(run_ids).decode()
+    connection.execute(QUERIES["first_calls"], (ids,))
+    connection.execute(QUERIES["begin_finish"], {"run_ids": ids, "now_ms": at.now_ms})

@@ -51,7 +51,7 @@ def save(
         The change, with those of other runs in `others`.
     """
     runs.save(connection, change, before, at.now_ms)
-    if change.ended and before.status is RunStatus.ASYNC:  # as all runs of functions are
+    if change.ended and before.status is RunStatus.ASYNC and before.is_of_function:
         change = replace(change, announced=announcements.announce(connection, change.run, at))
     change = _follow(connection, change, ops, at, change.run.began_ms)
     return _taken_over(connection, change, at) if before.status is RunStatus.SYNC else change

@@ -63,6 +63,7 @@ def begin(start: Start, at: Moment, events: Sequence[StartingEvent] = ()) -> tup
         job_id=new_job_id(at.rng),
         invoked_by=start.invoked_by,
         fn_id=function.fn_id,
+        is_of_function=True,
     )
     timers = run_timers(start.options, event.body, at)
     return new, Change(run, timers=(Timer(RESUME, TimerKind.RESUME, at.now_ms), *timers))

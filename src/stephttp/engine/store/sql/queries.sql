@@ -39,7 +39,8 @@ SELECT first_ns FROM runs WHERE run_id = ?
 
 -- name: run_state
 SELECT run_id, status, retries, request_version, job_id, attempt, unreached, idle, step_count,
-       last_error, ended_ms, invoked_by, fn_id, began_ms, state_size
+       last_error, ended_ms, invoked_by, fn_id, began_ms, state_size,
+       EXISTS (SELECT 1 FROM function_runs WHERE function_runs.run_id = runs.run_id)
 FROM runs WHERE run_id = ?
 
 -- name: run_digest
@@ -738,9 +739,6 @@ DELETE FROM listeners WHERE fn_id = ?
 
 -- name: add_listener
 INSERT INTO listeners (name, fn_id) VALUES (?, ?)
-
--- name: is_of_function
-SELECT EXISTS (SELECT 1 FROM function_runs WHERE run_id = ?)
 
 -- name: function_that_ended
 SELECT slug, events FROM runs JOIN function_runs USING (run_id) WHERE run_id = ?
