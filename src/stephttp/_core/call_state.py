@@ -71,8 +71,8 @@ class CallState:
     """
 
     __slots__ = (
-        "__dict__", "_holds", "_running", "_stops", "beside", "cannot_wait", "cuts", "earlier",
-        "expired", "over", "pending", "resumed", "state", "suspended", "target", "unreported",
+        "__dict__", "_holds", "_stops", "beside", "cannot_wait", "cuts", "earlier", "expired",
+        "over", "pending", "resumed", "running", "state", "suspended", "target", "unreported",
     )  # fmt: skip
 
     # Few runs come to these, so they are not set in each one.
@@ -111,7 +111,8 @@ class CallState:
         """True if the server says that this run has ended: no further step may begin."""
         self.beside = False
         """True if others were at work when the last step ended."""
-        self._running = 0
+        self.running = 0
+        """How many step bodies are being executed, and how often the run is held."""
         self._holds = 0
         """How many of those that run are something else than step bodies."""
         self._stops = 0
@@ -125,17 +126,12 @@ class CallState:
     @property
     def stuck(self) -> bool:
         """True if the run has to wait, and no step body of it is being executed."""
-        return self.suspended and self._running == 0
+        return self.suspended and self.running == 0
 
     @property
     def settled(self) -> bool:
         """True if no step body of this run is being executed."""
-        return self._running == 0
-
-    @property
-    def running(self) -> int:
-        """How many step bodies are being executed, and how often the run is held."""
-        return self._running
+        return self.running == 0
 
     @property
     def finished_count(self) -> int:
@@ -153,12 +149,12 @@ class CallState:
 
     def hold(self) -> None:
         """Keep the run unsettled while work is done for it outside of step bodies."""
-        self._running += 1
+        self.running += 1
         self._holds += 1
 
     def release(self) -> None:
         """End a `hold`."""
-        self._running -= 1
+        self.running -= 1
         self._holds -= 1
 
     def give_up(self, step: Step | None = None, times: CutTimes = NEVER) -> None:
@@ -290,13 +286,13 @@ class CallState:
     def _after_others(self, started_ns: int, duration_ns: int) -> Timing:
         """Return the times of a step that ends now. They put it after all that ended before in this
         call, even in the same moment, or before the clock was set back."""
-        self.beside = self._running > 0 or self._stops > 0
+        self.beside = self.running > 0 or self._stops > 0
         self._last_end_ns = max(started_ns + duration_ns, self._last_end_ns + 1)
         return Timing(started_ns, self._last_end_ns - started_ns)
 
     def _beside_others(self, step: Step) -> Step:
         """Return a step to be reported, marked if others are at work beside it."""
-        if step.branch or not (self._running - self._holds or self._stops):
+        if step.branch or not (self.running - self._holds or self._stops):
             return step
         self.branched = True
         return replace(step, branch=UNSURE)

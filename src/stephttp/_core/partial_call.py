@@ -69,7 +69,7 @@ class PartialCall(CallState):
         """Decide again about a step that has the verdict EXECUTE and has not begun."""
         lost = self.expired and not self.resumed  # a re-entry has to make progress
         if (self.over or lost) and self._is_left(step):
-            self._running -= 1
+            self.running -= 1
             return replace(step, verdict=SUSPEND)
         return step
 

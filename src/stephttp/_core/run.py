@@ -153,7 +153,7 @@ class Run(UnfinishedSteps):
         if step.verdict is EXECUTE:
             if (self.over or self.expired) and self._is_left(step):
                 return Step(SUSPEND, step_id, step.index, step.hash)
-            self._running += 1
+            self.running += 1
             self._progressed = True
         return step
 
@@ -175,10 +175,10 @@ class Run(UnfinishedSteps):
         Returns:
             EXECUTE: continue. SUSPEND: it was the one step that the server asked for.
         """
-        self._running -= 1
+        self.running -= 1
         if self.state is not ENDED:
             name, timing = step.step_id, Timing(started_ns, duration_ns)
-            if self._running or self._stops or self.beside:
+            if self.running or self._stops or self.beside:
                 step = self._beside_others(step)
                 timing = self._after_others(started_ns, duration_ns)
             userland = Userland(name, step.index or None, step.branch)

@@ -44,7 +44,7 @@ class UnfinishedSteps(PartialCall):
             SUSPEND: the server will retry it. EXECUTE: continue, and raise the exception in the
             handler as in any Python code.
         """
-        self._running -= 1
+        self.running -= 1
         step = self._beside_others(step)
         timing = self._after_others(started_ns, duration_ns)
         limit = self.retries if step.retries is None else step.retries
@@ -64,7 +64,7 @@ class UnfinishedSteps(PartialCall):
 
     def abandon(self, step: Step) -> None:
         """Forget a `step` whose body neither returned nor failed, as if it had never started."""
-        self._running -= 1
+        self.running -= 1
         self.cut_short = True
 
     def cut_off(self, step: Step, times: CutTimes, *, raised: bool = False) -> None:
@@ -75,7 +75,7 @@ class UnfinishedSteps(PartialCall):
             times: when that was.
             raised: nothing cancelled it: the body itself raised `CancelledError`.
         """
-        self._running -= 1
+        self.running -= 1
         self.cut_short = True
         self._note_cut(step, times, raised)
 
@@ -98,5 +98,5 @@ class UnfinishedSteps(PartialCall):
             return replace(step, verdict=SUSPEND)
         if self.cuts is not None and self.state is not ENDED:
             self.unreported.finished.append(self.cuts.begin_again(step, now_ns))
-        self._running += body
+        self.running += body
         return replace(step, verdict=EXECUTE)

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from stephttp._wire.ids import CAPSULE, is_own
 from stephttp._wire.opcodes import Op
-from stephttp.engine.model.change import Change, Entry, Past, RunWarning
+from stephttp.engine.model.change import Change, Entry, RunWarning
 from stephttp.engine.model.function_start import Start
 from stephttp.engine.model.inputs import Hints, Moment, Origin
 from stephttp.engine.model.refused import Refused
@@ -131,16 +131,6 @@ class ChangeBuilder:
         )
         self.known[op.id] = Known(attempts, memo is not None)
         self.changed = True
-
-    def failed_attempt(self, op: Op, attempt: int) -> None:
-        """Add a failed attempt of a step, which was just written, and will be repeated, to the
-        history."""
-        timing = op.timing
-        started_ms = _int64(timing.a) // 1_000_000 if timing else self.at.now_ms
-        ended_ms = started_ms + (_int64(timing.b) // 1_000_000 if timing else 0)
-        error = self.written[op.id].error
-        entry = Entry(Past.ATTEMPT, op.id, "", attempt, started_ms, ended_ms, error)
-        self.history.append(entry)
 
     def wait(self, op: Op, timer: Timer) -> bool:
         """Let a step wait for its timer, or for what ends it earlier.

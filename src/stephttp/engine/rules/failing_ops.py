@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from stephttp._wire.opcodes import ErrorInfo, Op, OpCode
 from stephttp.engine.model.change import Entry, Past
 from stephttp.engine.model.refused import Refused
-from stephttp.engine.model.run import RunStatus
+from stephttp.engine.model.run import RunStatus, Step
 from stephttp.engine.model.timer import RESUME, TARGETED, Timer, TimerKind
 from stephttp.engine.rules import due_times
 from stephttp.engine.rules.change_builder import ChangeBuilder
@@ -62,7 +62,7 @@ def step_error(builder: ChangeBuilder, op: Op, field: str) -> None:
         builder.call_again = True
         return
     builder.write(op, failures, None)
-    builder.failed_attempt(op, failures - 1)
+    builder.history.append(_attempt(builder.written[op.id], failures - 1))
     delay = builder.hints.retry_after_ms if asked_ms is None else asked_ms
     if delay is None:
         delay = builder.at.settings.retry.delay_ms(failures - 1, builder.at.rng)
@@ -73,3 +73,10 @@ def step_error(builder: ChangeBuilder, op: Op, field: str) -> None:
     else:
         builder.start(Timer(op.id, TimerKind.RETRY, due_ms))
     builder.has_waits = True
+
+
+def _attempt(step: Step, number: int) -> Entry:
+    """Return the entry of the history for a failed attempt of a step, which will be repeated."""
+    started_ms = step.started_ns // 1_000_000
+    ended_ms = started_ms + step.duration_ns // 1_000_000
+    return Entry(Past.ATTEMPT, step.step_id, "", number, started_ms, ended_ms, step.error)

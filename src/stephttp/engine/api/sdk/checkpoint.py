@@ -54,7 +54,6 @@ _ASYNC_OPS = frozenset({OpCode.STEP_RUN, OpCode.STEP, OpCode.STEP_PLANNED})
 _ORIGIN = re.compile(r"https?://[^\s/?#@\\]+/?", re.IGNORECASE)
 _METHOD = re.compile(METHOD_PATTERN)
 _NEGATIVE_RETRIES = 4
-
 _SDK_LENGTH = 100
 _UNNAMED_JS = "inngest-js:"
 _LONGEST_DELAY_MS = 86_400_000
