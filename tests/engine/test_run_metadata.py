@@ -269,3 +269,16 @@ async def test_traces_of_other_apis_show_what_is_attached_where() -> None:
             {**one, "values": {name: json.dumps(value) for name, value in one["values"].items()}}
             for one in steps[PAY]
         ]
+
+
+async def test_a_run_has_so_many_kinds_of_metadata_at_most() -> None:
+    async with world() as w:
+        await w.post(sleep(text="1h"))
+        for first in range(0, 10_000, 100):
+            kinds = [update(f"userland.k{n}") for n in range(first, first + 100)]
+            assert (await attach(w, *kinds)).status_code == 204
+        refused = await attach(w, update("userland.k10000"))
+        assert refused.status_code == 413
+        assert "would have 10001 kinds, at most 10000 are kept" in refused.json()["error"]
+        # What is there may still change.
+        assert (await attach(w, update("userland.k9999", a=1))).status_code == 204

@@ -27,6 +27,8 @@ LARGEST_KIND = 64 * 1024
 """Bytes of the values of one kind about one target."""
 LARGEST_RUN = 1024 * 1024
 """Bytes of all metadata of a run."""
+MOST_KINDS = 10_000
+"""Kinds of values that a run has, each counted for every target."""
 _MOST_UPDATES = 100
 _LONGEST = 128
 """Bytes of a kind, and of the name of a score."""

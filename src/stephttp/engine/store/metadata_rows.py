@@ -28,11 +28,12 @@ def load_values(
     return None if row is None else row[0]
 
 
-def size(connection: sqlite3.Connection, run_id: str) -> int:
-    """Return how many bytes the metadata of a run has."""
+def size(connection: sqlite3.Connection, run_id: str) -> tuple[int, int]:
+    """Return how many kinds about targets a run has, and how many bytes their values have."""
+    count: int
     total: int
-    (total,) = connection.execute(QUERIES["metadata_size"], (run_id,)).fetchone()
-    return total
+    count, total = connection.execute(QUERIES["metadata_size"], (run_id,)).fetchone()
+    return count, total
 
 
 def save(

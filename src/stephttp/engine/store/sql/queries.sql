@@ -915,7 +915,7 @@ SELECT "values" FROM run_metadata
 WHERE run_id = ? AND step_id = ? AND attempt = ? AND span_id = ? AND kind = ?
 
 -- name: metadata_size
-SELECT coalesce(sum(length("values")), 0) FROM run_metadata WHERE run_id = ?
+SELECT count(*), coalesce(sum(length("values")), 0) FROM run_metadata WHERE run_id = ?
 
 -- name: save_metadata
 INSERT INTO run_metadata (run_id, step_id, attempt, span_id, kind, set_ms, "values")
