@@ -91,6 +91,11 @@ def test_options_are_read(config: dict[str, Any], options: FunctionOptions) -> N
             "f.throttle.limit: expected a number from 1 to 1000000, got 0",
         ),
         (
+            {"throttle": {"limit": 1, "period": "365d", "burst": 101}},
+            "f.throttle.burst: the throttle takes more than 100 years to forget 101 starts; use a "
+            "lower burst, or a shorter period",
+        ),
+        (
             {"throttle": {"limit": 1}},
             "f.throttle.period: '' is not a duration such as '30s', '1h30m' or '2w'",
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from stephttp.engine.live.gates import FIRST, Gates, LaneQueue
 from stephttp.engine.model.gate import Gate
 from stephttp.engine.model.tokens import ascending_ulids, new_ulid
 from stephttp.engine.rules.functions import throttling
+from stephttp.engine.rules.functions.configuration import read_options
 
 NOW = 1_700_000_000_000
 
@@ -166,3 +168,17 @@ def test_no_throttle_is_shut_for_longer_than_all_its_places_take(
     for _ in range(most + burst):
         opened = replace(gate, free_ns=throttling.free_after_start_ns(opened, NOW))
         assert throttling.bounded_ns(opened, NOW) == opened.free_ns
+
+
+@pytest.mark.parametrize("throttle", [{"limit": 1, "period": "365d", "burst": 100},
+                                      {"limit": 1_000_000, "period": "366d", "burst": 1_000_000},
+                                      {"limit": 1, "period": "3150s", "burst": 1_000_000}])  # fmt: skip
+def test_what_is_kept_of_a_throttle_fits_into_the_database(throttle: dict[str, Any]) -> None:
+    option = read_options({"throttle": throttle}, "f").throttle
+    assert option is not None
+    gate = Gate("~throttle", -1, 0, option.most, option.period_ms, option.burst, 2**62)
+    # All places were just taken, in the year 2100.
+    full = replace(
+        gate, free_ns=throttling.bounded_ns(replace(gate, free_ns=2**80), 4_102_444_800_000)
+    )
+    assert throttling.free_after_start_ns(full, 4_102_444_800_000) < 2**63

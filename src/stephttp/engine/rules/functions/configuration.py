@@ -27,6 +27,8 @@ _MOST_LIMITS = 2
 _MOST_CANCEL_ON = 5
 _MOST_IN_BATCH = 100
 _LARGEST_LIMIT = 1_000_000
+_LONGEST_BURST_MS = 100 * 365 * 86_400_000
+"""Milliseconds. Throttles count nanoseconds, of which 64 bits hold 292 years since 1970."""
 
 
 def read_options(config: dict[str, Any], field: str) -> FunctionOptions:
@@ -77,6 +79,11 @@ def _throttle(value: Any, field: str) -> Throttle:
     table = _table(value, field)
     burst = 0 if table.get("burst") is None else _number(table, "burst", field, least=0)
     most, period_ms = _number(table, "limit", field), _period(table, "period", field)
+    if burst * period_ms // most > _LONGEST_BURST_MS:
+        raise Refused(
+            f"{field}.burst: the throttle takes more than 100 years to forget {burst} starts; use "
+            "a lower burst, or a shorter period"
+        )
     return Throttle(most, period_ms, burst, _key(table, field))
 
 
