@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from random import Random
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -170,15 +169,16 @@ def test_no_throttle_is_shut_for_longer_than_all_its_places_take(
         assert throttling.bounded_ns(opened, NOW) == opened.free_ns
 
 
-@pytest.mark.parametrize("throttle", [{"limit": 1, "period": "365d", "burst": 100},
-                                      {"limit": 1_000_000, "period": "366d", "burst": 1_000_000},
-                                      {"limit": 1, "period": "3150s", "burst": 1_000_000}])  # fmt: skip
-def test_what_is_kept_of_a_throttle_fits_into_the_database(throttle: dict[str, Any]) -> None:
-    option = read_options({"throttle": throttle}, "f").throttle
-    assert option is not None
-    gate = Gate("~throttle", -1, 0, option.most, option.period_ms, option.burst, 2**62)
-    # All places were just taken, in the year 2100.
-    full = replace(
-        gate, free_ns=throttling.bounded_ns(replace(gate, free_ns=2**80), 4_102_444_800_000)
-    )
-    assert throttling.free_after_start_ns(full, 4_102_444_800_000) < 2**63
+@pytest.mark.parametrize(
+    ("limit", "period", "burst"),
+    [(1, "365d", 100), (1_000_000, "366d", 1_000_000), (1, "3150s", 1_000_000)],
+)
+def test_what_is_kept_of_a_throttle_fits_into_the_database(
+    limit: int, period: str, burst: int
+) -> None:
+    options = read_options({"throttle": {"limit": limit, "period": period, "burst": burst}}, "f")
+    assert options.throttle is not None
+    gate = Gate("~throttle", -1, 0, limit, options.throttle.period_ms, burst, free_ns=2**80)
+    now_ms = 4_102_444_800_000  # the year 2100
+    full = replace(gate, free_ns=throttling.bounded_ns(gate, now_ms))
+    assert throttling.free_after_start_ns(full, now_ms) < 2**63

@@ -309,3 +309,24 @@ async def test_an_app_that_is_removed_takes_nothing_of_others_with_it() -> None:
         w.script = [returns(1)]
         (call,) = await w.after(5)
         assert "store-all" in str(call.url)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batchEvents": {"maxSize": 5, "timeout": "10s"}},
+        {"debounce": {"period": "10s", "timeout": "10s"}},
+    ],
+)
+async def test_what_is_held_does_not_wait_longer_because_the_clock_is_set_back(
+    options: dict[str, Any],
+) -> None:
+    async with world() as w:
+        await register(w, config("shop-all", "go", **options))
+        await send(w, "go", {"n": 1})
+        w.clock.advance(-1800)
+        await send(w, "go", {"n": 2})
+        assert await w.after(9) == []
+        w.script = [returns(1)]
+        (call,) = await w.after(1)
+        assert ids_of(call)[-1] == 2

@@ -822,7 +822,8 @@ ON CONFLICT (name) DO UPDATE SET run_id = excluded.run_id
 -- name: add_held_start
 INSERT INTO held_starts (name, hold, fn_id, shown, came, size, opened_ms, due_ms)
 VALUES (:name, :hold, :fn_id, :shown, :came, :size, :now_ms, :now_ms)
-ON CONFLICT (name) DO UPDATE SET came = came + excluded.came, size = size + excluded.size
+ON CONFLICT (name) DO UPDATE SET came = came + excluded.came, size = size + excluded.size,
+    opened_ms = min(opened_ms, excluded.opened_ms) -- it is later if the clock was set back
 RETURNING held, opened_ms, came, size
 
 -- name: move_held_start
