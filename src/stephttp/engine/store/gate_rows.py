@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from msgspec.structs import asdict, replace
+from msgspec.structs import asdict
 
 from stephttp.engine.model.function import Function
 from stephttp.engine.model.function_start import Start
@@ -67,12 +67,10 @@ def change(connection: sqlite3.Connection, function: Function) -> None:
     its runs; those of other functions that share it still have to pass it."""
     fn_id = function.endpoint.fn_id
     limits = planning.limits(fn_id, function.options)
+    for limit in limits.values():
+        connection.execute(QUERIES["change_gates"], asdict(limit) | {"fn_id": fn_id})
     for (name,) in connection.execute(QUERIES["gates_of_function"], (fn_id,)).fetchall():
-        limit = limits.get(limit_of(name))
-        if limit is None:
+        if limit_of(name) not in limits:
             values = {"name": name, "fn_id": fn_id}
             for query in ("leave_lane", "open_gate", "remove_gate"):
                 connection.execute(QUERIES[query], values)
-        else:
-            values = asdict(replace(limit, name=name))
-            connection.execute(QUERIES["change_gate"], values)

@@ -327,9 +327,11 @@ DELETE FROM gates WHERE name IN (
           AND NOT EXISTS (SELECT 1 FROM run_gates WHERE gate = gates.name)
     ORDER BY free_ns LIMIT :limit)
 
--- name: change_gate
+-- name: change_gates
+-- Those of one limit: their names are its name, a space, and the value of its key.
 UPDATE gates SET place = :place, rank = :rank, most = :most, period_ms = :period_ms, burst = :burst
-WHERE name = :name
+WHERE name > :name || ' ' AND name < :name || '!' AND fn_id = :fn_id
+      AND (place, rank, most, period_ms, burst) IS NOT (:place, :rank, :most, :period_ms, :burst)
 
 -- name: gates_of_function
 SELECT name FROM gates WHERE fn_id = ?
