@@ -510,3 +510,18 @@ async def test_lists_are_read_beside_the_writer(tmp_path: Path, seed: int) -> No
                 seen = len(await listed(w, "?limit=100"))
                 assert seen == number + 1
         assert seen
+
+
+async def test_the_end_of_a_run_ends_what_it_left_open() -> None:
+    async with world() as w:
+        await w.post(sleep(B, "1h"))
+        await w.after(60)
+        await w.http.delete(f"/v1/runs/{RUN}")
+        await w.after(7200)
+        run = (await w.http.get(f"/v1/stephttp/runs/{RUN}")).json()["data"]
+        (nap,) = run["step_list"]
+        assert (nap["state"], nap["duration_ms"]) == ("cancelled", pytest.approx(60_000))
+        (span,) = [one for one in run["spans"] if one["kind"] == "sleep"]
+        assert (span["duration_ms"], span["until"]) == (pytest.approx(60_000), None)
+        page = (await w.http.get(f"/runs/{RUN}")).text
+        assert '<dt>Took</dt><dd class="num">1 min</dd>' in page

@@ -166,8 +166,10 @@ def run_detail(connection: sqlite3.Connection, run_id: str, now_ms: int) -> RunD
     steps = cursor.execute(_STEPS, values).fetchall()
     kept = next((step["memo"] for step in steps if step["step_id"] == CAPSULE), None)
     cut = _cut_off(steps)
+    # A step that the end of its run left open was cut off by that.
+    ended_ns = None if row.ended_ms is None else row.ended_ms * 1_000_000
     shown = tuple(
-        step_detail(step, cut.get(step["step_id"]))
+        step_detail(step, cut.get(step["step_id"], ended_ns))
         for step in steps
         if not is_own(step["step_id"], step["userland_id"])
     )

@@ -17,7 +17,8 @@ class StepDetail:
         step_id: its hash; `id` and `index` come from the user's code.
         seq: its place among the reported steps, from 1.
         op: opcode, as `OpCode`.
-        state: `waiting`, `completed`, `failed`, or `cancelled`: the handler cut the wait off.
+        state: `waiting`, `completed`, `failed`, or `cancelled`: the handler cut it off, or its run
+            ended before it did.
         attempts: how often it was tried so far.
         started_ms: milliseconds since the epoch, with fractions.
         duration_ms: `None` until it ends.
@@ -55,7 +56,7 @@ def step_detail(row: sqlite3.Row, cut_ns: int | None = None) -> StepDetail:
 
     Args:
         row: of the step.
-        cut_ns: when the handler cut it off, if it did; in nanoseconds since the epoch.
+        cut_ns: when it was cut off if it has not ended by itself, in nanoseconds since the epoch.
     """
     memo: bytes | None = row["memo"]
     error: bytes | None = row["error"]

@@ -130,7 +130,7 @@ def _request(row: RunRow, failure: bytes | None) -> WaterfallSpan:
 def _step(step: StepDetail) -> list[WaterfallSpan]:
     kind = _KINDS.get(OpCode(step.op), SpanKind.STEP)
     end_ms = None if step.duration_ms is None else step.started_ms + step.duration_ms
-    if kind is SpanKind.STEP and end_ms is None:
+    if kind is SpanKind.STEP and (end_ms is None or step.state == "cancelled"):
         return []  # Failed attempts are in the history; the next one shows as a call.
     failed = step.state == "failed"
     span = WaterfallSpan(
