@@ -127,9 +127,9 @@ def _about(one: dict[str, Any]) -> str:
 def wait(one: dict[str, Any]) -> str:
     """Return what a run waits for, as text."""
     if one.get("behind_limit"):
-        return f"its turn behind a limit, due {local_time(one['due_at'])}"
+        return f"its turn behind a limit, since {local_time(one['due_at'])}"
     if one["kind"] == "resume":
-        return f"the call of the endpoint, due {local_time(one['due_at'])}"
+        return f"the next call, due {local_time(one['due_at'])}"
     what = " ".join(part for part in (one["kind"], one["step"], one["key"]) if part)
     return f"{what} until {local_time(one['due_at'])}" if one["due_at"] else what
 

@@ -114,11 +114,12 @@ async def test_calls_that_wait_behind_a_limit() -> None:
         text = await shown(w, f"/runs/{waiting[0]['run_id']}")
         assert "Waits for its turn behind a limit Since 2027-01-15 08:00:00 UTC" in text
         assert "Resume now" not in text
-        assert "Re-entries waits for its turn" in text
+        assert "Event started it" in text
+        assert "Calls waits for its turn" in text
         detail = await w.http.get(f"/v1/stephttp/runs/{waiting[0]['run_id']}")
         kinds = [span["kind"] for span in detail.json()["data"]["spans"]]
         assert kinds == ["request", "wait"]
-        assert "its turn" in await shown(w, "/runs")
+        assert "its turn behind a limit since 2027-01-15 08:00:00 UTC" in await shown(w, "/runs")
         await queue.end(*list(queue.open))
         await queue.end(*list(queue.open))
         await queue.end(*list(queue.open))
