@@ -51,7 +51,10 @@ async def test_a_run_takes_the_place_of_the_one_that_is_open(tmp_path: Path) -> 
     async with world(clock, path, script=[answer([SLEEP])]) as w:
         await w.after(1)
         together = await send_many(w, "go", {"id": 1}, {"id": 1}, {"id": 1})
-        assert (await only(w, first))["status"] == "Cancelled"
+        replaced = await only(w, first)
+        assert replaced["status"] == "Cancelled"
+        page = await w.http.get(f"/runs/{replaced['run_id']}")
+        assert "a later run took its place, as the option singleton says" in page.text
         assert (await only(w, other))["status"] == "Running"
         statuses = [(await only(w, event_id))["status"] for event_id in together]
         assert statuses == ["Cancelled", "Cancelled", "Running"]

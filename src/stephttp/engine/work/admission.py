@@ -46,7 +46,7 @@ class Admitted:
     Attributes:
         begun: the runs that were stored, with their first changes; what follows from these is
             still to be done.
-        displaced: runs that are to be cancelled, because another one takes their place.
+        displaced: runs that are to be cancelled, because a later one takes their place.
         refused: why starts are nothing, and who wait for their results.
         held_ms: when the first is due of those that are held.
     """

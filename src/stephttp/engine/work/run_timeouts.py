@@ -17,8 +17,8 @@ from stephttp.engine.work import save
 _PAUSE_MS = 50
 """Milliseconds after which an event is looked for again that may still cancel a run."""
 _REASONS = {
-    TimerKind.START: "it was not called within the time that `timeouts.start` says",
-    TimerKind.FINISH: "it did not end within the time that `timeouts.finish` says",
+    TimerKind.START: "it was not called within the time of timeouts.start",
+    TimerKind.FINISH: "it did not end within the time of timeouts.finish",
 }
 
 

@@ -36,6 +36,7 @@ from stephttp.engine.work.links import link
 
 _SEND = "step.sendEvent"
 _SEND_NAME = "sendEvent"
+_DISPLACED = "a later run took its place, as the option singleton says"
 
 
 def save(
@@ -92,7 +93,7 @@ def follow_admitted(connection: sqlite3.Connection, admitted: Admitted, at: Mome
     learn that at once.
     """
     changes = [begun(connection, new, first, (), at) for new, first in admitted.begun]
-    changes += [cancel(connection, run_id, at) for run_id in admitted.displaced]
+    changes += [cancel(connection, run_id, at, _DISPLACED) for run_id in admitted.displaced]
     for why, invokers in admitted.refused:
         changes += _answer(connection, invokers, not_started(why.reason), at)
     return Started(changes, admitted.refused, admitted.held_ms)
