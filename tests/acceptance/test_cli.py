@@ -92,6 +92,10 @@ class Shop:
     def json(self, *words: str, code: int = 0) -> Any:
         return json.loads("\n".join(self.run(*words, "--json", code=code).out))
 
+    def watched(self, run_id: str, code: int = 0) -> Any:
+        """The run at its end. It may be seen on its way there, in lines before that."""
+        return json.loads(self.run("runs", "watch", run_id, "--json", code=code).out[-1])
+
 
 def command(*words: str, code: int = 0, env: Mapping[str, str] | None = None) -> Ended:
     ended = run(*words, env={"TZ": "UTC", **(env or {})})
@@ -182,7 +186,7 @@ def test_a_run_is_shown_watched_and_completed_by_an_event(shop: Shop) -> None:
     assert "response   201" in shown
     detail = shop.json("runs", "show", run_id)
     assert [event["internal_id"] for event in detail["events"]] == [sent]
-    assert shop.json("runs", "watch", run_id)["state"] == "completed"
+    assert shop.watched(run_id)["state"] == "completed"
 
 
 def test_a_failure_is_an_exit_code_and_its_text_moves_no_cursor(shop: Shop) -> None:
@@ -270,7 +274,7 @@ def test_a_run_that_waits_is_resumed(shop: Shop) -> None:
     assert shop.json("runs", "resume", first, "--step", "packed") == {"run_id": first, "waits": 1}
     assert shop.run("runs", "resume", second).out == [f"{second} continues; waits that ended: 1"]
     for run_id in (first, second):
-        assert shop.json("runs", "watch", run_id)["state"] == "completed"
+        assert shop.watched(run_id)["state"] == "completed"
     assert shop.run("runs", "resume", first, code=1).err
     bad = shop.run("runs", "resume", first, "--step", "nothing", code=2)
     assert bad.err[0].startswith("stephttp: --step: 'nothing': no such step, it has: charge, ")
@@ -280,7 +284,7 @@ def test_a_signal_ends_the_wait_for_it(shop: Shop) -> None:
     answer = httpx2.post(f"{shop.origin}/approvals", timeout=60, follow_redirects=False)
     run_id = answer.headers["x-run-id"]
     assert shop.run("signals", "send", "approval:1", "--data", '"by hand"').out == [run_id]
-    ended = shop.json("runs", "watch", run_id)
+    ended = shop.watched(run_id)
     assert ended["state"] == "completed"
     late = shop.run("signals", "send", "approval:1", "--json", code=1)
     assert late.err == ["stephttp: no run waits for the signal 'approval:1'"]
@@ -299,6 +303,12 @@ def test_functions_are_paused_resumed_and_invoked(shop: Shop) -> None:
                 "steps": {"step": {"id": "step", "name": "step", **where}},
             },
             {
+                "id": "shop-held",
+                "triggers": [{"event": "order/held"}],
+                "debounce": {"period": "1h"},
+                "steps": {"step": {"id": "step", "name": "step", **where}},
+            },
+            {
                 "id": "shop/none",
                 "triggers": [],
                 "connect": {"a": 1},
@@ -308,20 +318,30 @@ def test_functions_are_paused_resumed_and_invoked(shop: Shop) -> None:
     }
     key = {"authorization": f"Bearer {KEY}"}
     shop.http.post(f"{shop.url}/fn/register", json=body, headers=key).raise_for_status()
-    heading, first, second = shop.run("functions", "list").out
+    heading, held, first, second = shop.run("functions", "list").out
     assert columns(heading) == ["FUNCTION", "STATE", "STARTS WITH"]
+    assert columns(held) == ["shop-held", "ready", "order/held"]
     assert columns(first) == ["shop-pack", "ready", "order/paid if event.data.n > 1"]
     assert columns(second) == ["shop/none", "refused", "connect: this engine cannot do that yet"]
     assert shop.run("functions", "pause", "shop-pack").out == ["shop-pack is paused"]
     assert shop.run("functions", "pause", "shop-pack").out == ["shop-pack is already paused"]
     assert shop.json("functions", "pause", "shop-pack") == {"paused": True, "modified": False}
-    assert columns(shop.run("functions", "list").out[1])[1] == "paused"
-    refused = shop.run("functions", "invoke", "shop-pack", code=1).err
-    assert refused[0].endswith("is not started: it is paused")
+    assert columns(shop.run("functions", "list").out[2])[1] == "paused"
+    assert shop.run("functions", "invoke", "shop-pack", code=1).err == [
+        "stephttp: function: 'shop-pack' is not started: it is paused"
+    ]
+    later = shop.run("functions", "invoke", "shop-held")
+    assert (later.out, later.err) == (
+        [],
+        [
+            "stephttp: shop-held: no run yet; its options (debounce, batchEvents) hold the event "
+            "until it starts one"
+        ],
+    )
     assert shop.run("functions", "resume", "shop-pack").out == ["shop-pack is resumed"]
     assert shop.run("functions", "resume", "shop/none").out == ["shop/none was not paused"]
     invoked = shop.json("functions", "invoke", "shop-pack", "--data", '{"n": 7}')
-    ended = shop.json("runs", "watch", invoked["run_id"])
+    ended = shop.watched(invoked["run_id"])
     assert (ended["state"], ended["started_by"]["data"]) == ("completed", {"n": 7})
     whole = shop.run("functions", "invoke", "shop-pack", "--watch").out
     assert re.match(rf"{whole[0]} +completed", whole[-1])
@@ -329,7 +349,7 @@ def test_functions_are_paused_resumed_and_invoked(shop: Shop) -> None:
         "stephttp: --data: must be a JSON object, such as '{\"id\": 1}'"
     ]
     assert shop.run("functions", "pause", "gone", code=1).err == [
-        "stephttp: FUNCTION: there is no 'gone'; the engine knows: shop-pack, shop/none"
+        "stephttp: FUNCTION: there is no 'gone'; the engine knows: shop-held, shop-pack, shop/none"
     ]
 
 

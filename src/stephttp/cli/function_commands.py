@@ -15,6 +15,8 @@ functions = typer.Typer(no_args_is_help=True, help="List, pause, resume and invo
 
 _OURS = "/v1/stephttp/functions"
 
+_HELD = "no run yet; its options (debounce, batchEvents) hold the event until it starts one"
+
 _CHANGED = {
     (True, True): "is paused",
     (True, False): "is already paused",
@@ -71,8 +73,8 @@ def invoke(
 ) -> None:
     """Start a function with an event that is for it alone, and print the id of the run.
 
-    Nothing is printed if the options of the function let the run start later. Exit code 1 if the
-    function is paused.
+    If the options of the function hold the event, so that the run starts later, standard error says
+    so. Exit code 1 if they refuse it, or if the function is paused.
     """
     with where.open() as engine:
         value = read_json(data, "--data")
@@ -89,6 +91,8 @@ def invoke(
         printing.print_json(invoked)
     elif run_id is not None:
         print(run_id)
+    else:
+        typer.echo(f"stephttp: {printing.clean(function)}: {_HELD}", err=True)
 
 
 def _change(where: EngineOptions, name: str, what: str, *, as_json: bool) -> None:

@@ -61,7 +61,12 @@ async def test_who_invokes_a_paused_function_learns_it_at_once() -> None:
     async with world(script=[answer([invoke(function="shop-pack")]), returns("gave up")]) as w:
         await register(w, config("shop-pack"), config("shop-parent", "go"))
         await change(w, "pause")
-        for path in ("/invoke/shop-pack", "/v1/stephttp/functions/shop-pack/invoke"):
+        function_id = (await listed(w))["shop-pack"]["function_id"]
+        for path in (
+            "/invoke/shop-pack",
+            "/v1/stephttp/functions/shop-pack/invoke",
+            f"/v1/stephttp/functions/{function_id}/invoke",
+        ):
             refused = await w.http.post(path, json={"data": {}})
             assert refused.status_code == 409
             expected = "function: 'shop-pack' is not started: it is paused"

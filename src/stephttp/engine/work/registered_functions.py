@@ -88,11 +88,11 @@ def invoke(connection: sqlite3.Connection, name: str, event: StartingEvent, at: 
     """
     function = _present(connection, name)
     if function.endpoint.refused is not None:
-        raise Refused(_not_started(name, function.endpoint.refused))
+        raise Refused(_not_started(function, function.endpoint.refused))
     content = expressions.read_event(event.body)
     started = save.start(connection, [planning.plan(function, event, content, at.now_ms)], at)
     for why, _ in started.refused:
-        raise Refused(_not_started(name, why.reason), why.status)
+        raise Refused(_not_started(function, why.reason), why.status)
     return started
 
 
@@ -103,8 +103,8 @@ def _present(connection: sqlite3.Connection, name: str) -> Function:
     return function
 
 
-def _not_started(name: str, reason: str) -> str:
-    return f"function: {name[:_SHOWN]!r} is not started: {reason}"
+def _not_started(function: Function, reason: str) -> str:
+    return f"function: {function.endpoint.slug[:_SHOWN]!r} is not started: {reason}"
 
 
 def _registered(connection: sqlite3.Connection, at: Moment, *, modified: bool) -> Registered:
