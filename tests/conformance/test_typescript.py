@@ -272,7 +272,7 @@ def test_another_endpoint_invoked_that_fails(peer: Peer) -> None:
 
 def test_an_unknown_function_invoked(peer: Peer) -> None:
     answer = unfolded(peer.outcome("/invoke", function="nobody"))
-    assert answer == {"error": "could not find function with ID: conformance-nobody"}
+    assert answer["error"].startswith("could not find function with ID: conformance-nobody")
 
 
 class Stub(BaseHTTPRequestHandler):

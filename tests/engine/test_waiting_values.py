@@ -103,6 +103,9 @@ def test_waits(op: dict[str, Any], timer: Timer) -> None:
 
 
 REFUSED = "RefusedError"
+WHEN_KNOWN = (
+    "endpoints are known after their first durable request, functions once their app has registered"
+)
 UNDECLARED = "ERROR: <input>:1:1: undeclared reference to 'foo' (in container '')"
 
 
@@ -128,7 +131,8 @@ UNDECLARED = "ERROR: <input>:1:1: undeclared reference to 'foo' (in container ''
          "step 'i': opts.function_id: must name a function"),
         (invoke(payload=None), REFUSED,
          "step 'i': opts.payload: expected an object such as {'data': {}}"),
-        (invoke(function_id="none"), "Error", "could not find function with ID: none"),
+        (invoke(function_id="none"), "Error",
+         f"could not find function with ID: none; {WHEN_KNOWN}"),
         (invoke(timeout="367d"), REFUSED,
          "step 'i': opts.timeout: '367d' is more than 366 days ahead"),
         (wait("Sleep", "soon"), REFUSED,

@@ -36,6 +36,9 @@ _YEAR_MS = 365 * 86_400_000
 _BODILESS = frozenset({"GET", "HEAD"})
 _CONFLICTS = ("", "fail", "replace")
 _TRIGGER = "inngest/http.request"
+_WHEN_KNOWN = (
+    "endpoints are known after their first durable request, functions once their app has registered"
+)
 
 
 INVOKE_TIMED_OUT = error_result(
@@ -103,7 +106,7 @@ def invoke_function(builder: ChangeBuilder, op: Op, field: str) -> None:
     due_ms = timeout_ms(op, field, now_ms, _YEAR_MS)
     endpoint = builder.endpoints.get(function_id)
     if endpoint is None:
-        message = f"could not find function with ID: {function_id}"
+        message = f"could not find function with ID: {function_id}; {_WHEN_KNOWN}"
         _fail(builder, op, field, error_result("Error", message))
         return
     function = builder.functions.get(function_id)
