@@ -26,7 +26,7 @@ from stephttp.engine.model.clock import Clock
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.settings import Settings
 from stephttp.engine.outbound.client import Client
-from stephttp.engine.outbound.connection import ExchangeError, HTTPRequest, decoded
+from stephttp.engine.outbound.connection import ConnectError, ExchangeError, HTTPRequest, decoded
 from stephttp.engine.outbound.egress import Egress, EgressError
 from stephttp.engine.outbound.function_call import ping_request
 from stephttp.engine.rules.answers import HTTPResponse
@@ -112,6 +112,8 @@ class Syncing:
         """
         try:
             answer = await self._ping(url)
+        except ConnectError as error:
+            return f"no connection ({error})"
         except _UNANSWERED as error:
             return f"it cannot be asked ({str(error) or type(error).__name__})"
         if answer.status != HTTPStatus.OK:
