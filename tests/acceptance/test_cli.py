@@ -331,13 +331,8 @@ def test_functions_are_paused_resumed_and_invoked(shop: Shop) -> None:
         "stephttp: function: 'shop-pack' is not started: it is paused"
     ]
     later = shop.run("functions", "invoke", "shop-held")
-    assert (later.out, later.err) == (
-        [],
-        [
-            "stephttp: shop-held: no run yet; its options (debounce, batchEvents) hold the event "
-            "until it starts one"
-        ],
-    )
+    held_by = "its options (debounce, batchEvents) hold the event until it starts one"
+    assert (later.out, later.err) == ([], [f"stephttp: shop-held: no run yet; {held_by}"])
     assert shop.run("functions", "resume", "shop-pack").out == ["shop-pack is resumed"]
     assert shop.run("functions", "resume", "shop/none").out == ["shop/none was not paused"]
     invoked = shop.json("functions", "invoke", "shop-pack", "--data", '{"n": 7}')

@@ -66,13 +66,13 @@ def words(**config: Any) -> list[tuple[str, str]]:
             "Idempotency",
             (
                 "One run in 24 hours for each value of <code>event.data.id</code>; further events "
-                "start none."
+                "start nothing."
             ),
         ),
         (
             {"rateLimit": {"limit": 1000, "period": "24h"}},
             "Rate limit",
-            "At most 1\u202f000 runs start in 1 d; further events start none.",
+            "At most 1\u202f000 runs start in 1 d, evenly spread; further events start nothing.",
         ),
         (
             {"debounce": {"period": "1500ms", "key": USER, "timeout": "1h"}},
@@ -98,7 +98,7 @@ def words(**config: Any) -> list[tuple[str, str]]:
         (
             {"singleton": {"mode": "skip"}},
             "Singleton",
-            "One run at a time; events that come meanwhile start none.",
+            "One run at a time; events that come meanwhile start nothing.",
         ),
         (
             {"singleton": {"mode": "cancel", "key": USER}},

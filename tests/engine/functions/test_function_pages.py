@@ -58,7 +58,7 @@ async def test_the_page_of_a_run_names_its_function_and_its_event() -> None:
         text = await page(w, path)
         assert not re.search("first phase|re-entries", text, re.IGNORECASE)
         assert "Event started it" in text
-        assert "Calls 1 ×" in text
+        assert "Calls 1 \N{MULTIPLICATION SIGN}" in text
         assert "Function the shop-pack , started by order/paid" in text
         assert "o17" in text
         assert "packed" in text
@@ -76,6 +76,22 @@ async def test_the_page_of_a_run_names_its_function_and_its_event() -> None:
         assert "The function has not returned yet." in await page(w, f"/runs/{run['run_id']}")
         assert "shop-pack was started by it" in await page(w, f"/events/{event_id}")
         assert body_of(w.calls[-1])["event"]["id"] == event_id
+
+
+async def test_an_event_that_is_in_no_list_is_named_without_a_link() -> None:
+    async with world(script=[returns(1)]) as w:
+        await register(w, config("shop-pack"))
+        invoked = await w.http.post("/v1/stephttp/functions/shop-pack/invoke", json={"data": {}})
+        path = f"/runs/{invoked.json()['data']['run_id']}"
+        await w.engine.idle()
+        assert "inngest/function.invoked started it" in await page(w, path)
+        assert "/events/" not in (await w.http.get(path)).text
+
+
+async def test_an_event_without_runs_says_what_may_be_the_reason() -> None:
+    async with world() as w:
+        text = await page(w, f"/events/{await send(w, 'order/paid')}")
+        assert "or have refused it by its options, such as a rate limit" in text
 
 
 async def test_runs_of_functions_are_found_by_their_events() -> None:

@@ -45,7 +45,7 @@ def _words(function: Function) -> Iterator[Worded]:
         text = Markup("A run goes before its turn by {} seconds, at most by {}.")
         yield "Priority", text.format(_code(options.priority), _LARGEST_PRIORITY)
     if options.idempotency is not None:
-        text = Markup("One run in 24 hours for each value of {}; further events start none.")
+        text = Markup("One run in 24 hours for each value of {}; further events start nothing.")
         yield "Idempotency", text.format(_code(options.idempotency))
     if options.rate_limit is not None:
         yield "Rate limit", _rate_limit(options.rate_limit)
@@ -99,7 +99,9 @@ def _throttle(limit: Throttle) -> Markup:
 
 def _rate_limit(limit: RateLimit) -> Markup:
     words = limit_words(limit.most, limit.period_ms)
-    return Markup("{}{}; further events start none.").format(_capital(words), _each(limit.key))
+    return Markup("{}{}, evenly spread; further events start nothing.").format(
+        _capital(words), _each(limit.key)
+    )
 
 
 def _debounce(debounce: Debounce) -> Markup:
@@ -124,7 +126,9 @@ def _batch(batch: Batch) -> Markup:
 
 
 def _singleton(singleton: Singleton) -> Markup:
-    then = "a new one cancels it" if singleton.cancels else "events that come meanwhile start none"
+    then = (
+        "a new one cancels it" if singleton.cancels else "events that come meanwhile start nothing"
+    )
     return Markup("One run at a time{}; {}.").format(_each(singleton.key), then)
 
 

@@ -37,7 +37,7 @@ class Throttle(Value, frozen=True, gc=False):
 
 
 class RateLimit(Value, frozen=True, gc=False):
-    """How many runs may start in a period; events beyond that start none.
+    """How many runs may start in a period; events beyond that start nothing.
 
     Attributes:
         key: CEL over the event; each of its values has a limit of its own.
