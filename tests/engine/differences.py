@@ -59,31 +59,32 @@ DIFFERENCES = [
         "It would run too often, or never, without a word.",
     ),
     Difference(
-        "Pausing a function also holds its open runs, which are cancelled after seven days.",
+        "Not measured: pausing a function also holds its open runs, and cancels them after some days.",
         "Its open runs continue; nothing new starts it.",
         "A run that has started may hold something, such as a reservation. `stephttp runs cancel` ends "
         "runs.",
     ),
     Difference(
-        "Times at which a function starts pass while the server is stopped; it does not make up for "
-        "them. The event's `ts` is when the run was made.",
+        "Not measured: times at which a function starts pass while the server is stopped, and it does "
+        "not make up for them. The event's `ts` is when the run was made.",
         "A function starts once for all times that have passed. `ts` is the time for which the run "
         "is.",
         "A restart in the wrong minute must not cost a nightly run, which has to know its night.",
     ),
     Difference(
-        "Metadata that is to be merged replaces the values of its kind, as the SDK's docs say.",
+        "Not measured, but the SDK's docs say so: metadata that is to be merged replaces the values of "
+        "its kind.",
         "It is merged: values under other names stay.",
         "SDKs send each score by itself, and a run may have several.",
     ),
     Difference(
-        "A cron expression of one time a day has no run on the day when clocks are set ahead past "
-        "it, and two when they are set back.",
+        "Not measured: a cron expression of one time a day has no run on the day when clocks are set "
+        "ahead past it, and two when they are set back.",
         "It has one run on both days.",
         "It says once a day.",
     ),
     Difference(
-        "An event that a singleton skips counts for the rate limit of its function.",
+        "Not measured: an event that a singleton skips counts for the rate limit of its function.",
         "It does not, and neither does it use up its idempotency key.",
         "Both count what has started a run. The event may be sent again when the run has ended.",
     ),
@@ -340,7 +341,8 @@ def page() -> str:
         "",
         "The engine answers SDKs as the real server does, with the exceptions on this page. It is",
         "generated from `tests/engine/differences.py`, which the tests compare with recorded traffic.",
-        "S and a number name a quirk in [the wire protocol](protocol.md#111-server).",
+        "S and a number name a quirk in [the wire protocol](protocol.md#111-server). Rows about what was",
+        'not measured say "Not measured" or "Unknown".',
         "",
         "| Inngest server | stephttp | why |",
         "|---|---|---|",
