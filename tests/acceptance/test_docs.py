@@ -37,3 +37,13 @@ def test_the_site_has_every_public_name() -> None:
         where = page.relative_to(ROOT / "docs").with_suffix("")
         name = where.parent if where.name == "index" else where
         assert ROOT / "site" / name / "index.html" in pages, page
+
+
+def test_every_page_is_in_the_navigation_and_in_the_index() -> None:
+    docs = ROOT / "docs"
+    pages = {str(page.relative_to(docs)) for page in docs.rglob("*.md")}
+    navigation = re.findall(r"^ +- (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert sorted(navigation) == sorted(pages)
+    linked = set(re.findall(r"\]\(([\w./-]+\.md)", (docs / "index.md").read_text()))
+    # The index of the reference lists its pages.
+    assert {page for page in pages if not page.startswith("reference/")} <= linked | {"index.md"}
