@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from stephttp.cli import human_readable
+from stephttp.cli.printing import local_time
 
 DETAIL: dict[str, Any] = {
     "run_id": "01M8J1100SQ04HN0KGPMACDA7P", "state": "waiting", "function": "GET /",
@@ -32,3 +33,32 @@ def test_the_attempt_of_the_handler_is_shown_while_it_is_one_more(
     out = capsys.readouterr().out
     assert ("attempt of the handler 2 of 3\n" in out) is shown
     assert ("attempt" in out) is shown
+
+
+def test_what_is_attached_to_a_run_and_may_cancel_it_is_shown(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    score = {"kind": "inngest.score", "values": {"accuracy": 0.75}}
+    stop = {"kind": "cancel", "key": "order/stopped", "due_at": None}
+    changes = {
+        "metadata": [
+            {**score, "step_id": None, "step": None},
+            {**score, "step_id": "a1", "step": "rate"},
+        ],
+        "sessions": {"chat": "c1"},
+        "limits": [
+            {**stop, "condition": None},
+            {**stop, "condition": "async.data.id == 'o1'"},
+            {"kind": "start", "due_at": ENDED},
+            {"kind": "finish", "due_at": ENDED},
+        ],
+    }
+    human_readable.run(DETAIL | changes)
+    out = capsys.readouterr().out
+    assert 'metadata   inngest.score {"accuracy": 0.75}\n' in out
+    assert 'metadata   inngest.score of rate {"accuracy": 0.75}\n' in out
+    assert "session    chat c1\n" in out
+    assert "may be cancelled by order/stopped\n" in out
+    assert "may be cancelled by order/stopped if async.data.id == 'o1'\n" in out
+    assert f"may be cancelled if it is not called by {local_time(ENDED)}\n" in out
+    assert f"may be cancelled if it has not ended by {local_time(ENDED)}\n" in out

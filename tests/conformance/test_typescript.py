@@ -272,6 +272,7 @@ def test_another_endpoint_invoked_that_fails(peer: Peer) -> None:
 
 def test_an_unknown_function_invoked(peer: Peer) -> None:
     answer = unfolded(peer.outcome("/invoke", function="nobody"))
+    assert isinstance(answer, dict)
     assert answer["error"].startswith("could not find function with ID: conformance-nobody")
 
 

@@ -53,6 +53,8 @@ def run(detail: dict[str, Any]) -> None:
         _line("attempt of the handler", f"{detail['attempt'] + 1} of {detail['retries'] + 1}")
     for one in detail["waiting_for"]:
         _line("waits for", wait(one))
+    for one in detail.get("limits") or ():
+        _line("may be cancelled", _limit(one))
     if detail["error"]:
         _line("error", _error(detail["error"]))
     elif detail["last_error"]:
@@ -60,6 +62,12 @@ def run(detail: dict[str, Any]) -> None:
         _line(why, detail["last_error"])
     for warning in detail.get("warnings") or ():
         _line("warning", warning["message"])
+    for one in detail.get("metadata") or ():
+        of = f" of {one['step'] or one['step_id']}" if one["step_id"] else ""
+        values = _short(json.dumps(one["values"], ensure_ascii=False), 80)
+        _line("metadata", f"{one['kind']}{of} {values}")
+    for key, session in sorted((detail.get("sessions") or {}).items()):
+        _line("session", f"{key} {session}")
     if detail["step_list"]:
         out.print()
         print_table(("STEP", "STATE", "OP", "TRIES", "LASTED", "RESULT"), _steps(detail))
@@ -132,6 +140,14 @@ def wait(one: dict[str, Any]) -> str:
         return f"the next call, due {local_time(one['due_at'])}"
     what = " ".join(part for part in (one["kind"], one["step"], one["key"]) if part)
     return f"{what} until {local_time(one['due_at'])}" if one["due_at"] else what
+
+
+def _limit(one: dict[str, Any]) -> str:
+    """Return what may cancel a run, as text."""
+    if one["kind"] == "cancel":
+        return f"by {one['key']}" + (f" if {one['condition']}" if one["condition"] else "")
+    what = "is not called" if one["kind"] == "start" else "has not ended"
+    return f"if it {what} by {local_time(one['due_at'])}"
 
 
 def _error(error: dict[str, Any]) -> str:
