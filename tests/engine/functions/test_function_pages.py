@@ -63,6 +63,9 @@ async def test_the_page_of_a_run_names_its_function_and_its_event() -> None:
         assert "o17" in text
         assert "packed" in text
         assert "order/paid started it" in text
+        listed = await page(w, "/runs")
+        assert "shop-pack started by order/paid" in listed
+        assert "POST" not in listed
         assert "Rerun with another body" not in text
 
         w.script = [fails(400, headers={"x-inngest-no-retry": "true"}, stack="in line 1")]

@@ -27,7 +27,9 @@ SELECT seq, run_id, status, slug, method, path, created_ms, began_ms, first_ns, 
        async_ms IS NOT NULL,
        status = 'async' AND EXISTS (
            SELECT 1 FROM timers WHERE timers.run_id = runs.run_id AND due_ms <= :now_ms
-           AND kind IN {AT_WORK} AND {NOT_IN_LANE}) AS at_work
+           AND kind IN {AT_WORK} AND {NOT_IN_LANE}) AS at_work,
+       CASE WHEN EXISTS (SELECT 1 FROM function_runs WHERE function_runs.run_id = runs.run_id)
+            THEN event_name END
 FROM runs WHERE seq IN (SELECT value FROM json_each(:seqs))"""
 
 
@@ -71,6 +73,7 @@ class RunRow:
         step_count: how many steps are known.
         rerun_of: the run that it repeats.
         went_async: it continues, or continued, in the background.
+        started_by: the name of the event that started it, if it is a run of a function.
     """
 
     run_id: str
@@ -89,18 +92,19 @@ class RunRow:
     error: bytes | None
     rerun_of: str | None
     went_async: bool
+    started_by: str | None
     waiting_for: tuple[OpenWait, ...] = ()
 
 
 def run_row(row: Sequence[Any]) -> RunRow:
     """Make the row of a run from `COLUMNS`, without its waits."""
     _, run_id, status, *names, first_ns, ended_ms, attempt, step_count = row[:12]
-    last_error, error, rerun_of, went_async, at_work = row[12:]
+    last_error, error, rerun_of, went_async, at_work, started_by = row[12:]
     known = RunStatus(status)
     state = state_of(known, at_work=bool(at_work))
     first_ms = None if first_ns is None else first_ns / 1_000_000
     values: list[Any] = [run_id, known, state, *names, first_ms, ended_ms, attempt, step_count]
-    values += [last_error, error, rerun_of, bool(went_async)]
+    values += [last_error, error, rerun_of, bool(went_async), started_by]
     return RunRow(*values)
 
 
