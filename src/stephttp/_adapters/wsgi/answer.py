@@ -4,17 +4,17 @@ back for an idempotency key.
 A WSGI body is made after the call of the application has returned, piece by piece, while the
 server iterates over it; an application that is a generator even begins then. So the call is the
 current one while the application is called, during each step of the iteration, and while the body
-is closed; see `chunks`.
+is closed; see `chunks`. A body that is a list was made before, and is kept at once.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
-from stephttp._adapters.wsgi.chunks import Chunks, Rest, SizedChunks
+from stephttp._adapters.wsgi.chunks import Chunks, Rest, SizedChunks, WholeBody
 from stephttp._adapters.wsgi.messages import (
     Environ,
     StartResponse,
@@ -111,7 +111,7 @@ class AnsweredCall(ReceivedCall):
             current_call.reset(token)
         return None
 
-    def next_of(self, iterator: Iterator[bytes]) -> bytes:
+    def _next_of(self, iterator: Iterator[bytes]) -> bytes:
         """Return the next piece of the body, made in the context of the handler."""
         token = current_call.set(self.current)
         try:
@@ -180,21 +180,27 @@ class AnsweredCall(ReceivedCall):
         if self._keyed_so_far or self._events_so_far is not None:
             return self._collected(chunks)
         self._collects = False
-        whole = type(chunks) in (list, tuple)
+        if self._start is None:
+            return SizedChunks(self, chunks) if _is_whole(chunks) else Chunks(self, chunks)
         scope = self.current.so_far
         recorded = scope is not None and (scope.run.used or self._journal is not None)
-        if self._start is not None and not recorded:
-            wrapper = self._environ.get("wsgi.file_wrapper")
-            if whole or (isinstance(wrapper, type) and isinstance(chunks, wrapper)):
-                self.end(None)
-                return chunks
-        if whole and recorded and self.delivers_first:
-            for chunk in chunks:
-                self.keep(chunk, True)
-            self.keep(b"", False)
+        if recorded:
+            return self._recorded(chunks) if _is_whole(chunks) else Chunks(self, chunks)
+        wrapper = self._environ.get("wsgi.file_wrapper")
+        if _is_whole(chunks) or (isinstance(wrapper, type) and isinstance(chunks, wrapper)):
             self.end(None)
             return chunks
-        return SizedChunks(self, chunks) if whole else Chunks(self, chunks)
+        return Chunks(self, chunks)
+
+    def _recorded(self, chunks: Sequence[bytes]) -> Iterable[bytes]:
+        """Return a body that is there as a whole, of a run that is reported."""
+        for chunk in chunks:
+            self.keep(chunk, True)
+        self.keep(b"", False)
+        if not self.delivers_first:
+            return WholeBody(self, chunks)
+        self.end(None)
+        return chunks
 
     @property
     def _keyed_so_far(self) -> bool:
@@ -205,7 +211,7 @@ class AnsweredCall(ReceivedCall):
         iterator, error = iter(chunks), None
         while True:
             try:
-                chunk = self.next_of(iterator)
+                chunk = self._next_of(iterator)
             except StopIteration:
                 self.keep(b"", False)
                 break
@@ -232,3 +238,8 @@ class AnsweredCall(ReceivedCall):
             status, headers = self._start
             self._start_response(status, [*headers, *text_run_headers(self.run_id)])
         return self._written
+
+
+def _is_whole(chunks: Iterable[bytes]) -> TypeGuard[list[bytes] | tuple[bytes, ...]]:
+    """Return whether a body is there, so that iterating over it runs no code."""
+    return type(chunks) in (list, tuple)

@@ -1,15 +1,15 @@
-"""The body of a WSGI response that is made piece by piece while the server iterates over it
-(streaming).
+"""The body of a WSGI response, for the server to iterate over: made piece by piece meanwhile
+(streaming), or there as a whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import Context
 from typing import Protocol
 
 from stephttp._adapters.wsgi.messages import close
-from stephttp._run.current import CurrentCall
+from stephttp._run.current import CurrentCall, current_call
 from stephttp._wire.http import Response
 
 
@@ -21,8 +21,6 @@ class StreamingCall(Protocol):
 
     @property
     def delivers_first(self) -> bool: ...
-
-    def next_of(self, iterator: Iterator[bytes]) -> bytes: ...
 
     def in_context(self, call: Callable[[], object]) -> BaseException | None: ...
 
@@ -36,12 +34,15 @@ class StreamingCall(Protocol):
 class Chunks:
     """The chunks of a response whose handler continues while the server iterates over them.
 
+    Made in the context of the call. The call is the current one there from then on, until it ends:
+    setting it for each chunk takes more instructions.
+
     Args:
         call: of the application.
         chunks: what the application returned.
     """
 
-    __slots__ = ("_call", "_chunks", "_closed", "_ended", "_iterator", "_reply")
+    __slots__ = ("_call", "_chunks", "_closed", "_ended", "_iterator", "_reply", "_token")
 
     def __init__(self, call: StreamingCall, chunks: Iterable[bytes]) -> None:
         self._call = call
@@ -49,6 +50,7 @@ class Chunks:
         self._iterator: Iterator[bytes] | None = None
         self._reply: Iterator[bytes] | None = None
         self._ended = self._closed = False
+        self._token = current_call.set(call.current)
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -68,7 +70,7 @@ class Chunks:
         if iterator is None:
             iterator = self._iterator = iter(self._chunks)
         try:
-            chunk = call.next_of(iterator)
+            chunk = next(iterator)
         except StopIteration:
             if not call.current.suspended:
                 call.keep(b"", False)
@@ -96,6 +98,7 @@ class Chunks:
         """Put the reply of a run that waits in the place of what the application would send."""
         error = self._close_inner() or error
         self._ended = True
+        current_call.reset(self._token)
         reply = self._call.end(error)
         assert reply is not None, "the run waits"
         self._reply = iter(self._call.reply(reply))
@@ -104,6 +107,7 @@ class Chunks:
     def _end(self, error: BaseException | None) -> None:
         if not self._ended:
             self._ended = True
+            current_call.reset(self._token)
             self._call.end(error)
 
     def _close_inner(self) -> BaseException | None:
@@ -149,3 +153,31 @@ class SizedChunks(Chunks):
 
     def __len__(self) -> int:
         return len(self._chunks)
+
+
+class WholeBody:
+    """A body that is there as a whole: no code of the application's runs while it is sent.
+
+    Args:
+        call: of the application, whose response has begun.
+        chunks: what the application returned.
+    """
+
+    __slots__ = ("_call", "_chunks", "_ended")
+
+    def __init__(self, call: StreamingCall, chunks: Sequence[bytes]) -> None:
+        self._call = call
+        self._chunks = chunks
+        self._ended = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._chunks)
+
+    def __len__(self) -> int:
+        return len(self._chunks)
+
+    def close(self) -> None:
+        """End the call: the server has the whole response, or gives it up."""
+        if not self._ended:
+            self._ended = True
+            self._call.context.run(self._call.end, None)
