@@ -161,13 +161,9 @@ class StepCall:
         self._raw = raw if sent is None else sent
 
     def invoke(self, body: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """Call the body of a step with what the handler gives it, or, in a rerun, with positional
-        arguments that were edited.
-
-        Raises:
-            StepResultError: the edited arguments do not fit the body.
-        """
-        value, context = self._invoke(body, args, kwargs)
+        """Call the body of a step in a context of its own; see `invoke_in`."""
+        context = copy_context()
+        value = self.invoke_in(context, body, args, kwargs)
         return InContext(value, context) if isinstance(value, CoroutineType) else value
 
     def start(self, body: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -176,7 +172,8 @@ class StepCall:
         Returns:
             `ENDED` if an async body never waited: `complete` then takes `returned`.
         """
-        value, context = self._invoke(body, args, kwargs)
+        context = copy_context()
+        value = self.invoke_in(context, body, args, kwargs)
         if type(value) is not CoroutineType:
             return value
         try:
@@ -186,18 +183,25 @@ class StepCall:
             return ENDED
         return InContext(value, context, (wanted,))
 
-    def _invoke(self, body: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, Context]:
+    def invoke_in(self, context: Context, body: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Call the body of a step with what the handler gives it, or, in a rerun, with positional
+        arguments that were edited.
+
+        Args:
+            context: a copy of the handler's: what the body sets there is gone after it, since a
+                later call does not run it, and its handler must not see more in this one.
+
+        Raises:
+            StepResultError: the edited arguments do not fit the body.
+        """
         step = self.step
         if step.memo is not None:
             args = decode_arguments(step.memo.raw, body, step.step_id)
         if args and self.scope.runtime.settings.record_inputs:
             raw = encode_input(args)
             self._opts = None if raw is None else {"input": raw}
-        # In a context of its own: what the body sets there is gone after it, since a later call
-        # does not run it, and its handler must not see more in this one.
-        context = copy_context()
         context.run(_set_here, self)
-        return context.run(body, *args, **kwargs), context
+        return context.run(body, *args, **kwargs)
 
     def result(self) -> Any:
         """Return what the handler gets: the value, or the remembered failure as `StepError`."""

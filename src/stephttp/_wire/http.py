@@ -250,6 +250,11 @@ def request_line_part(raw: bytes) -> str:
     return raw.decode("ascii") if raw.isascii() else quote(raw, safe=_PRINTABLE)
 
 
+def request_line_text(text: str) -> str:
+    """Do the same with bytes that are written as Latin-1, as in an environ (PEP 3333)."""
+    return text if text.isascii() else request_line_part(text.encode("latin-1"))
+
+
 # What was once matched is never given back (`*+`): any caller sends this, and it may be long.
 _QUOTED = r'"(?P<quoted>(?:[^"\\]|\\.)*+)"'
 _VALUE = rf'\s*+=\s*+(?:{_QUOTED}|(?P<bare>[^\s",;]*+))'

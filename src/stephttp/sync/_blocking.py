@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import copy_context
 from functools import partial
+from types import CoroutineType
 from typing import Any
 
 from stephttp._core.step_options import StepOptions
@@ -34,6 +36,8 @@ def run_step(
     if scope.claim is not None:
         settle_claim(scope, step_id)
     call = StepCall.begin(scope, step_id, handler, options)
+    if scope.hooks is None and not options.supervised:
+        return finish(call, call.invoke_in, (copy_context(), handler, args, kwargs))
     body: Callable[..., Any] = call.invoke
     if options.supervised:
         clock = scope.runtime.monotonic_ns
@@ -58,7 +62,7 @@ def finish(
         call.began()  # a `with` takes more instructions
         try:
             value = body(*args)
-            if type(value) is InContext:
+            if type(value) is CoroutineType or type(value) is InContext:
                 refuse_coroutine(value, f"step {call.step.step_id!r}")
             call.complete(value)
         except BaseException as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
+from contextvars import Context
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -44,11 +45,13 @@ def stand_ins(runtimes: Iterable[Runtime], stubs: Stubs) -> Generator[None]:
                 setattr(owner, name, own)
 
 
-def _invoke(self: StepCall, body: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+def _invoke_in(
+    self: StepCall, context: Context, body: Callable[..., Any], args: Any, kwargs: Any
+) -> Any:
     stubs = _at_work.get(self.scope.runtime)
     if stubs is not None:
         body = stubs.replace(self.step.step_id, body)
-    return _own_invoke(self, body, args, kwargs)
+    return _own_invoke_in(self, context, body, args, kwargs)
 
 
 def _wait(kind: type[StepCall], scope: RunScope, wait: Wait) -> StepCall:
@@ -107,11 +110,11 @@ def _invoked(data: Any) -> None:
 
 
 _at_work: WeakKeyDictionary[Runtime, Stubs] = WeakKeyDictionary()
-_own_invoke = StepCall._invoke
+_own_invoke_in = StepCall.invoke_in
 _own_wait = StepCall.__dict__["wait"]
 _own_request = hooked_steps.request
 _SEAMS: dict[tuple[Any, str], tuple[Any, Any]] = {
-    (StepCall, "_invoke"): (_own_invoke, _invoke),
+    (StepCall, "invoke_in"): (_own_invoke_in, _invoke_in),
     (StepCall, "wait"): (_own_wait, classmethod(_wait)),
     (hooked_steps, "request"): (_own_request, _request),
 }

@@ -27,7 +27,7 @@ from stephttp._adapters.wsgi.messages import (
     status_line,
     text_run_headers,
 )
-from stephttp._adapters.wsgi.request import ReceivedCall
+from stephttp._adapters.wsgi.request import ReceivedCall, rule_of
 from stephttp._adapters.wsgi.scope import ThreadScope
 from stephttp._run.current import current_call, run_headers
 from stephttp._run.hooks import drive_blocking
@@ -143,9 +143,10 @@ class AnsweredCall(ReceivedCall):
         """`start_response`, as the application sees it."""
         scope = self.current.begin_response()
         if scope is not None:
-            assert isinstance(scope, ThreadScope), "made by `current`"
-            if scope.run.suspended and scope.still_waits():
-                return drop
+            if scope.run.suspended:
+                assert isinstance(scope, ThreadScope), "made by `current`"
+                if scope.still_waits():
+                    return drop
             if not self._keyed and scope.leaves_end():
                 return drop
             if not scope.begin_response():
@@ -165,6 +166,7 @@ class AnsweredCall(ReceivedCall):
             write = self._start_response(status, own, exc_info)
         self._start = status, headers
         if scope is not None:
+            self._rule = rule_of(self._environ)  # gone when Flask has ended, which would ask again
             self._keep_answer()
         if self._answer is None:
             return write
@@ -177,12 +179,12 @@ class AnsweredCall(ReceivedCall):
 
     def _passed_on(self, chunks: Iterable[bytes]) -> Iterable[bytes]:
         """Return the body for the server: as it is, where no step can come of it any more."""
-        if self._keyed_so_far or self._events_so_far is not None:
+        scope = self.current.so_far
+        if scope is not None and (self._keyed or self._events is not None):
             return self._collected(chunks)
         self._collects = False
         if self._start is None:
             return SizedChunks(self, chunks) if _is_whole(chunks) else Chunks(self, chunks)
-        scope = self.current.so_far
         recorded = scope is not None and (scope.run.used or self._journal is not None)
         if recorded:
             return self._recorded(chunks) if _is_whole(chunks) else Chunks(self, chunks)
@@ -201,10 +203,6 @@ class AnsweredCall(ReceivedCall):
             return WholeBody(self, chunks)
         self.end(None)
         return chunks
-
-    @property
-    def _keyed_so_far(self) -> bool:
-        return self.current.so_far is not None and self._keyed
 
     def _collected(self, chunks: Iterable[bytes]) -> Iterable[bytes]:
         """Return the body of an answer that has to be stored before it is sent."""

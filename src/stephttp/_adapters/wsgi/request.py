@@ -16,7 +16,8 @@ from stephttp._adapters.wsgi.messages import Environ, Input, WSGIApp
 from stephttp._run.call_check import KIND_HEADER, SERVE_HEADERS, SERVER_HEADERS
 from stephttp._run.first_call import FirstCall
 from stephttp._run.runtime import Runtime
-from stephttp._wire.http import Body, Headers, Request, SeenAt, request_line_part
+from stephttp._run.scope import RunScope
+from stephttp._wire.http import Body, Headers, Request, SeenAt, request_line_text
 
 logger = logging.getLogger("stephttp")
 
@@ -59,7 +60,7 @@ def neutral(environ: Environ, body: bytes) -> Request:
     request = Request(
         method=environ["REQUEST_METHOD"],
         path=path,
-        query=request_line_part(environ.get("QUERY_STRING", "").encode("latin-1")),
+        query=request_line_text(environ.get("QUERY_STRING", "")),
         headers=headers_of(environ),
         client=(str(address), int(port) if _is_port(port) else 0) if address else None,
         scheme=environ.get("wsgi.url_scheme", "http"),
@@ -82,13 +83,19 @@ def known_of_caller(environ: Environ) -> str:
     return "\n".join(str(environ[key]) for key in _KNOWN_BY if environ.get(key))
 
 
-def route_of(app: Any, environ: Mapping[str, Any], sent: Environ) -> str:
+def rule_of(environ: Mapping[str, Any]) -> Any:
+    """Return the route that Flask has found, as long as its request is at work."""
+    return getattr(environ.get("werkzeug.request"), "url_rule", None)
+
+
+def route_of(app: Any, environ: Mapping[str, Any], sent: Environ, rule: Any = None) -> str:
     """Return the template of the route that a request took, prefixes of mounted parts included.
 
     Args:
         app: the application behind the middleware.
         environ: the request's environment, as the application left it.
         sent: the same, as it came.
+        rule: what `rule_of` has returned before.
 
     Returns:
         Such as `/users/{id}`; empty if it cannot be found.
@@ -98,7 +105,7 @@ def route_of(app: Any, environ: Mapping[str, Any], sent: Environ) -> str:
         whole = path_of(sent).encode("latin-1").decode(errors="replace")
         prefix, path = _decoded(prefix, whole.startswith), _decoded(path, whole.endswith)
     try:
-        rule = getattr(environ.get("werkzeug.request"), "url_rule", None)  # Flask's
+        rule = rule or rule_of(environ)
         route = (
             rule.rule if rule is not None else route_of_app(app, environ["REQUEST_METHOD"], path)
         )
@@ -152,7 +159,7 @@ def _raw_path(environ: Environ) -> str:
     target = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""
     raw: str = target.partition("?")[0]
     if raw.startswith("/"):
-        return request_line_part(raw.encode("latin-1"))
+        return request_line_text(raw)
     return quote(path_of(environ).encode("latin-1"))
 
 
@@ -174,7 +181,7 @@ class ReceivedCall(FirstCall):
         environ: the one that the application gets, and may change.
     """
 
-    __slots__ = ("_app", "_environ", "_input", "_sent")
+    __slots__ = ("_app", "_environ", "_input", "_rule", "_sent")
 
     def __init__(self, runtime: Runtime, app: WSGIApp, environ: Environ) -> None:
         FirstCall.__init__(self, runtime)
@@ -182,6 +189,12 @@ class ReceivedCall(FirstCall):
         self._environ = environ
         self._sent = environ.copy()
         self._input = Input(environ, Body(runtime.settings.max_body_bytes))
+
+    def run_made(self, scope: RunScope) -> None:
+        """Prepare a run that was just made; see `HandlerCall`."""
+        FirstCall.run_made(self, scope)
+        self._rule: Any = None
+        """What `rule_of` returned when the response began."""
 
     def _room(self, seconds: float) -> AbstractContextManager[float]:
         """See `FirstCall`; this thread is held meanwhile."""
@@ -209,7 +222,7 @@ class ReceivedCall(FirstCall):
         return known_of_caller(self._sent)
 
     def _route(self) -> str:
-        return route_of(self._app, self._environ, self._sent)
+        return route_of(self._app, self._environ, self._sent, self._rule)
 
     @property
     def _request_body(self) -> Body:
