@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from stephttp._client.background import Background, Schedule
-from stephttp._client.drivers import AsyncDriver, SyncDriver
+from stephttp._client.blocking_driver import SyncDriver
+from stephttp._client.drivers import AsyncDriver
 from stephttp._client.flow import Flow, Invoke, Pause, Until
 from stephttp._client.outbox import Item, Outbox
 from stephttp._client.outbox_batch import Parcel

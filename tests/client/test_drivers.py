@@ -9,7 +9,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from stephttp._client.drivers import AsyncDriver, SyncDriver
+from stephttp._client.blocking_driver import SyncDriver
+from stephttp._client.drivers import AsyncDriver
 from stephttp._client.flow import APICall, Flow, Invoke, Keys, send
 from stephttp._client.outgoing_events import post, prepare
 from stephttp._core.tool_types import Event

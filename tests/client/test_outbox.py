@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from stephttp._client.background import Background, Job
-from stephttp._client.drivers import AsyncDriver, SyncDriver
+from stephttp._client.blocking_driver import SyncDriver
+from stephttp._client.drivers import AsyncDriver
 from stephttp._client.flow import Flow, Invoke
 from stephttp._client.outbox import WORKERS, Item, Outbox
 from stephttp._client.outbox_batch import BATCH_BYTES, BATCH_ITEMS, Parcel

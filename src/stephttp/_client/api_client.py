@@ -14,7 +14,8 @@ import msgspec
 from stephttp._client import api_calls
 from stephttp._client.api_calls import CheckpointRun
 from stephttp._client.api_result import APIResult
-from stephttp._client.drivers import AsyncDriver, SyncDriver
+from stephttp._client.blocking_driver import SyncDriver
+from stephttp._client.drivers import AsyncDriver
 from stephttp._client.event_loop import sleep
 from stephttp._client.flow import Flow, Keys, send
 from stephttp._client.new_run import (

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Generic, Protocol
 
 from msgspec import Struct
 
-from stephttp._client.drivers import AsyncDriver, SyncDriver
+from stephttp._client.blocking_driver import SyncDriver
+from stephttp._client.drivers import AsyncDriver
 from stephttp._client.flow import Flow, T
 
 if TYPE_CHECKING:

@@ -1,14 +1,12 @@
-"""Carries out requests to the server (flows), on event loops and in threads; the same text
-for async and blocking code.
+"""Carries out requests to the server (flows) on event loops. The driver for threads, which makes
+and reads requests in the same way, is in `blocking_driver`.
 """
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
-from concurrent.futures import wait as wait_for_futures
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import lru_cache
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -25,13 +23,11 @@ from stephttp._client.flow import (
     T,
     Until,
     carry_out,
-    carry_out_blocking,
 )
 from stephttp._client.transport import (
     as_api_error,
     async_client,
-    request_of,
-    sync_client,
+    timeout,
     under_way,
 )
 from stephttp._wire.http import joined
@@ -40,6 +36,8 @@ if TYPE_CHECKING:
     import asyncio
 
     import httpx2
+
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 
 class Streamed(Struct, frozen=True):
@@ -99,11 +97,11 @@ class AsyncDriver:
             APIConnectionError: no answer.
         """
         client = self._client()
-        with _Sending(call, self._base_url):
+        with Sending(call, self._base_url):
             response = await client.send(request_of(client, self._base_url, call), stream=True)
         try:
-            with _Receiving(call, self._base_url):
-                yield Streamed(response.status_code, _raw_headers(response), response.aiter_raw())
+            with Receiving(call, self._base_url):
+                yield Streamed(response.status_code, raw_headers(response), response.aiter_raw())
         finally:
             await response.aclose()
 
@@ -130,113 +128,12 @@ class AsyncDriver:
 
     async def _send(self, call: APICall) -> Answer:
         client = self._client()
-        with _Sending(call, self._base_url):
+        with Sending(call, self._base_url):
             response = await client.send(request_of(client, self._base_url, call))
-        return _answer_of(response)
+        return answer_of(response)
 
 
-class SyncDriver:
-    """Runs flows on the calling thread, with one connection pool for all threads.
-
-    Args:
-        base_url: the engine's or server's origin.
-        transport: what carries requests instead of the network, for tests.
-        pause: how to wait for so many seconds.
-        headers: of every request.
-    """
-
-    def __init__(
-        self,
-        base_url: str,
-        *,
-        transport: httpx2.BaseTransport | None = None,
-        pause: Callable[[float], Any] = time.sleep,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        self._base_url = base_url
-        self._transport = transport
-        self._pause = pause
-        self._headers = dict(headers or {})
-        self.reset_after_fork()
-
-    def reset_after_fork(self) -> None:
-        """Make new connections in a forked process: the open ones are its parent's."""
-        self._lock = threading.Lock()
-        self._made: httpx2.Client | None = None
-        self._maker = 0
-        """The thread that makes it now."""
-
-    def run(self, flow: Flow[T]) -> T:
-        """Drive `flow` to its end and return what it returns; raises what it raises."""
-        return carry_out_blocking(flow, self._do)
-
-    def _do(self, wanted: APICall | Pause | Invoke | Until) -> Any:
-        if isinstance(wanted, APICall):
-            return self._send(wanted)
-        if isinstance(wanted, Pause):
-            self._pause(wanted.seconds)
-            return None
-        if isinstance(wanted, Until):
-            return bool(wait_for_futures((wanted.future,), wanted.timeout).done)
-        value = wanted.function(wanted.argument)
-        if not isawaitable(value):
-            return value
-        import asyncio
-
-        return asyncio.run(_awaited(value))
-
-    @contextmanager
-    def stream(self, call: APICall) -> Generator[Streamed]:
-        """Make one call, and read its answer as it comes.
-
-        Raises:
-            APIConnectionError: no answer.
-        """
-        client = self._client()
-        with _Sending(call, self._base_url):
-            response = client.send(request_of(client, self._base_url, call), stream=True)
-        try:
-            with _Receiving(call, self._base_url):
-                yield Streamed(response.status_code, _raw_headers(response), response.iter_raw())
-        finally:
-            response.close()
-
-    def close(self) -> None:
-        """Close the connections. They are made again when needed."""
-        with self._lock:
-            client, self._made = self._made, None
-        if client is not None:
-            client.close()
-
-    def preload_before_fork(self) -> None:
-        """Import the HTTP client and what it needs for a call now."""
-        if self._maker == threading.get_ident():
-            return  # it is these imports that fork: trio looks for a library, by a command
-        "host".encode("idna")  # the codec by which sockets look up names
-        self._client()
-
-    def _client(self) -> httpx2.Client:
-        with self._lock:
-            if self._made is None:
-                self._maker = threading.get_ident()
-                try:
-                    self._made = sync_client(self._base_url, self._transport, self._headers)
-                finally:
-                    self._maker = 0
-            return self._made
-
-    def _send(self, call: APICall) -> Answer:
-        client = self._client()
-        with _Sending(call, self._base_url):
-            response = client.send(request_of(client, self._base_url, call))
-        return _answer_of(response)
-
-
-async def _awaited(value: Awaitable[T]) -> T:
-    return await value
-
-
-class _Receiving:
+class Receiving:
     """Turns failures into an `APIError` while the answer to `call` is read: `APIConnectionError`
     if it ends too early. (A generator would take three times the instructions.)"""
 
@@ -256,7 +153,7 @@ class _Receiving:
                 raise known from error
 
 
-class _Sending(_Receiving):
+class Sending(Receiving):
     """Keeps secrets out of the log while a call is made, too."""
 
     __slots__ = ("_token",)
@@ -266,16 +163,54 @@ class _Sending(_Receiving):
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         under_way.reset(self._token)
-        _Receiving.__exit__(self, kind, error, traceback)
+        Receiving.__exit__(self, kind, error, traceback)
 
 
-def _answer_of(response: httpx2.Response) -> Answer:
+def answer_of(response: httpx2.Response) -> Answer:
     """Return a response that was read as an `Answer`."""
-    encoding, raw = response.headers.encoding, _raw_headers(response)
+    encoding, raw = response.headers.encoding, raw_headers(response)
     headers = joined((name.decode(encoding), value.decode(encoding)) for name, value in raw)
     return Answer(response.status_code, headers, response.content, tuple(raw))
 
 
-def _raw_headers(response: httpx2.Response) -> list[tuple[bytes, bytes]]:
+def raw_headers(response: httpx2.Response) -> list[tuple[bytes, bytes]]:
     """Return the headers of an answer, with repeated ones kept apart."""
     return [(name.lower(), value) for name, value in response.headers.raw]
+
+
+def request_of(
+    client: httpx2.AsyncClient | httpx2.Client, base_url: str, call: APICall
+) -> httpx2.Request:
+    """Return a call as a request of the client.
+
+    `client.build_request` takes three times the instructions: it parses the address twice, and
+    looks whether there are cookies, parameters and forms, which no call has.
+    """
+    import httpx2
+
+    patience = client.timeout if call.timeout is None else timeout(call.timeout)
+    url = _url(base_url, call.path)
+    headers = {name.lower(): value for name, value in client.headers.raw}
+    headers[b"host"] = url.netloc
+    for name, text in call.headers.items():
+        headers[name.lower().encode("ascii")] = text.encode("ascii")
+    body = call.body or b""
+    if body or call.method in _WITH_BODY:
+        headers[b"content-length"] = b"%d" % len(body)
+    request = httpx2.Request(
+        call.method,
+        url,
+        headers=[*headers.items()],
+        stream=httpx2.ByteStream(body),
+        extensions={"timeout": patience.as_dict()},
+    )
+    request.read()
+    return request
+
+
+@lru_cache(maxsize=16)  # most calls go to a few paths
+def _url(base_url: str, path: str) -> httpx2.URL:
+    """Return the address of a call: below `base_url`, if it is only a path."""
+    import httpx2
+
+    return httpx2.URL(base_url.rstrip("/") + path if path.startswith("/") else path)

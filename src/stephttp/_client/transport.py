@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextvars import ContextVar
-from functools import lru_cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from stephttp._client.flow import APICall
@@ -25,8 +25,6 @@ KEEP_ALIVE = 5.0
 MOST_IDLE = 100
 TIMEOUT = 15.0
 """Seconds for one attempt; connecting alone gets a third of it."""
-
-_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 under_way: ContextVar[APICall | None] = ContextVar("stephttp_call", default=None)
 """The call that is being made, for the log of the client."""
@@ -82,44 +80,6 @@ def sync_client(
         cookies=_no_cookies(),
         timeout=timeout(TIMEOUT),
     )
-
-
-def request_of(
-    client: httpx2.AsyncClient | httpx2.Client, base_url: str, call: APICall
-) -> httpx2.Request:
-    """Return a call as a request of the client.
-
-    `client.build_request` takes three times the instructions: it parses the address twice, and
-    looks whether there are cookies, parameters and forms, which no call has.
-    """
-    import httpx2
-
-    patience = client.timeout if call.timeout is None else timeout(call.timeout)
-    url = _url(base_url, call.path)
-    headers = {name.lower(): value for name, value in client.headers.raw}
-    headers[b"host"] = url.netloc
-    for name, text in call.headers.items():
-        headers[name.lower().encode("ascii")] = text.encode("ascii")
-    body = call.body or b""
-    if body or call.method in _WITH_BODY:
-        headers[b"content-length"] = b"%d" % len(body)
-    request = httpx2.Request(
-        call.method,
-        url,
-        headers=[*headers.items()],
-        stream=httpx2.ByteStream(body),
-        extensions={"timeout": patience.as_dict()},
-    )
-    request.read()
-    return request
-
-
-@lru_cache(maxsize=16)  # most calls go to a few paths
-def _url(base_url: str, path: str) -> httpx2.URL:
-    """Return the address of a call: below `base_url`, if it is only a path."""
-    import httpx2
-
-    return httpx2.URL(base_url.rstrip("/") + path if path.startswith("/") else path)
 
 
 def as_api_error(error: Exception, call: APICall, base_url: str) -> Exception:

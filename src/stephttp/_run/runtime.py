@@ -15,7 +15,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar, Unpack
 
 from stephttp._client.background import Background
-from stephttp._client.drivers import AsyncDriver, SyncDriver
+from stephttp._client.blocking_driver import SyncDriver
+from stephttp._client.drivers import AsyncDriver
 from stephttp._client.event_loop import sleep
 from stephttp._client.flow import Keys
 from stephttp._client.leases import Leases

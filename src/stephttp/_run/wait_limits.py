@@ -13,30 +13,23 @@ import gc
 import logging
 import math
 from collections.abc import Iterable, Iterator
-from types import CodeType, MethodType
+from types import MethodType
 from typing import Any
 
 logger = logging.getLogger("stephttp")
 
 _OURS = ("stephttp._adapters.asgi.first_call", "stephttp._adapters.asgi.reentry")
 _warned: set[str] = set()
-_looked_at: dict[tuple[Any, ...], list[CodeType]] = {}
-"""By step id and the identities of code objects, which are kept here: their hash is of all that is
-in them, and made again each time."""
-_MOST_LOOKED_AT = 10_000
-"""Then it is emptied: ids of steps may hold the ids of orders."""
 
 
-def warn_of_limits(waits: Iterable[tuple[str, asyncio.Task[Any] | None]]) -> None:
+def warn_of_limits(waits: Iterable[tuple[str, asyncio.Task[Any]]]) -> None:
     """Warn, once for each step id, of limits around waits.
 
     Args:
         waits: the step ids, and the tasks that wait.
     """
     for step_id, task in waits:
-        if task is None or step_id in _warned or not _is_new(step_id, task):
-            continue
-        if not any(map(_is_limit, _entered(task))):
+        if step_id in _warned or not any(map(_is_limit, _entered(task))):
             continue
         _warned.add(step_id)
         logger.warning(
@@ -44,25 +37,6 @@ def warn_of_limits(waits: Iterable[tuple[str, asyncio.Task[Any] | None]]) -> Non
             "asyncio.timeout or wait_for; it does not count while the run is away. Use the "
             "step's own `timeout`, or step.race with a step.sleep", step_id,
         )  # fmt: skip
-
-
-def _is_new(step_id: str, task: asyncio.Task[Any]) -> bool:
-    """Return whether it is still unknown what is around a wait, by step and code."""
-    coroutine: Any = task.get_coro()
-    place: list[CodeType] = []
-    try:  # there are some thirty, and `getattr` takes twice the instructions
-        while True:
-            place.append(coroutine.cr_code)
-            coroutine = coroutine.cr_await
-    except AttributeError:  # the innermost waits for something else than a coroutine
-        pass
-    key = step_id, *map(id, place)
-    if key in _looked_at:
-        return False
-    if len(_looked_at) >= _MOST_LOOKED_AT:
-        _looked_at.clear()
-    _looked_at[key] = place
-    return True
 
 
 def _entered(task: asyncio.Task[Any]) -> Iterator[Any]:

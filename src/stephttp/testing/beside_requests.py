@@ -10,7 +10,8 @@ from concurrent.futures import Future
 from contextvars import ContextVar
 
 from stephttp._client.background import Background, Job, ScheduledCall, TimerHandle, running_loop
-from stephttp._client.drivers import AsyncDriver, SyncDriver
+from stephttp._client.blocking_driver import SyncDriver
+from stephttp._client.drivers import AsyncDriver
 from stephttp._client.flow import Flow, T
 
 beside_requests: ContextVar[bool] = ContextVar("stephttp_beside_requests", default=False)

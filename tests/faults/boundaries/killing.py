@@ -97,7 +97,8 @@ def _name(function: Any) -> str:
 
 def watch_sends(makers: list[tuple[str, str]], names: set[str]) -> None:
     """Watch what the SDK sends."""
-    from stephttp._client.drivers import AsyncDriver, SyncDriver
+    from stephttp._client.blocking_driver import SyncDriver
+    from stephttp._client.drivers import AsyncDriver
 
     for module in {module for module, _ in makers}:
         _note(module, "APICall", "send", names)

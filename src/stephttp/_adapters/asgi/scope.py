@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from types import CodeType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from stephttp._adapters.asgi.side_tasks import SideTasks
@@ -264,13 +265,11 @@ class LoopScope(RunScope):
 
     def _warn_of_limits(self) -> None:
         """Say which waits are inside of a limit that cannot end them."""
-        waits: list[tuple[str, asyncio.Task[Any] | None]] = []
-        for step, _, task in self._held.values():
-            if step is not None:
-                waits.append((step.step_id, task))
-                if task is not self._task:
-                    waits.append((step.step_id, self._task))
-        warn_of_limits(waits)
+        held = [(step.step_id, task) for step, _, task in self._held.values() if step is not None]
+        held += [(step_id, self._task) for step_id, task in held if task is not self._task]
+        waits = [(step_id, task) for step_id, task in held if task is not None]
+        if unknown := [wait for wait in waits if _is_new(*wait)]:
+            warn_of_limits(unknown)
 
     def look_aside(self) -> SideTasks:
         """See which tasks the handler has, beside the one in which this runs."""
@@ -320,6 +319,32 @@ class LoopScope(RunScope):
             self.run.unwind()
             for future in self._held:
                 future.cancel(ENOUGH)
+
+
+_looked_at: dict[tuple[Any, ...], list[CodeType]] = {}
+"""By step id and the identities of code objects, which are kept here: their hash is of all that is
+in them, and made again each time."""
+_MOST_LOOKED_AT = 10_000
+"""Then it is emptied: ids of steps may hold the ids of orders."""
+
+
+def _is_new(step_id: str, task: asyncio.Task[Any]) -> bool:
+    """Return whether it is still unknown what is around a wait, by step and code."""
+    coroutine: Any = task.get_coro()
+    place: list[CodeType] = []
+    try:  # there are some thirty, and `getattr` takes twice the instructions
+        while True:
+            place.append(coroutine.cr_code)
+            coroutine = coroutine.cr_await
+    except AttributeError:  # the innermost waits for something else than a coroutine
+        pass
+    key = step_id, *map(id, place)
+    if key in _looked_at:
+        return False
+    if len(_looked_at) >= _MOST_LOOKED_AT:
+        _looked_at.clear()
+    _looked_at[key] = place
+    return True
 
 
 def _not_listening() -> bool:
