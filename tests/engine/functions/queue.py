@@ -99,3 +99,8 @@ async def gates(w: World) -> Counter[str]:
         return connection.execute("SELECT name FROM gates").fetchall()
 
     return Counter(name.split()[0][1:] for (name,) in await w.engine.store.read(read))
+
+
+def ns(*numbers: int, **more: Any) -> list[dict[str, Any]]:
+    """The data of events."""
+    return [{"n": n, **more} for n in numbers]
