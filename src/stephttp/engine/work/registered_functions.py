@@ -15,7 +15,7 @@ from stephttp.engine.model.started import Started
 from stephttp.engine.rules.conditions import expressions
 from stephttp.engine.rules.functions import planning
 from stephttp.engine.store import function_rows
-from stephttp.engine.work import backlog, save, timetable
+from stephttp.engine.work import backlog, save, schedules
 from stephttp.engine.work.backlog import BacklogEvent
 
 _SHOWN = 200
@@ -111,5 +111,5 @@ def _registered(connection: sqlite3.Connection, at: Moment, *, modified: bool) -
     if not modified:
         return Registered(False, [])
     functions = function_rows.load_functions(connection)
-    timetable.arrange(connection, functions, at)
+    schedules.arrange(connection, functions, at)
     return Registered(True, functions)

@@ -1,14 +1,15 @@
-"""Starts the functions whose time has come."""
+"""Schedules of functions: kept in line with what apps register, and the starts that are due."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
 from stephttp.engine.model.clock import SET_BACK_MS
+from stephttp.engine.model.function import Function
 from stephttp.engine.model.function_schedule import FunctionSchedule
 from stephttp.engine.model.function_start import Start
 from stephttp.engine.model.inputs import Moment
@@ -37,6 +38,31 @@ class DueSchedules:
     started: Started
     next_due_ms: int | None
     unreadable: list[tuple[FunctionSchedule, str]] = field(default_factory=list)
+
+
+def arrange(connection: sqlite3.Connection, functions: Iterable[Function], at: Moment) -> None:
+    """Bring schedules into line with the triggers of functions.
+
+    One whose trigger is as it was stays as it is, due or not.
+
+    Args:
+        functions: all that are present.
+    """
+    wanted = {
+        (function.endpoint.fn_id, place): trigger
+        for function in functions
+        if function.endpoint.refused is None
+        for place, trigger in enumerate(function.triggers)
+        if trigger.cron is not None
+    }
+    for one in schedule_rows.load(connection):
+        trigger = wanted.get((one.fn_id, one.place))
+        if trigger is None:
+            schedule_rows.delete(connection, one)
+        elif (trigger.cron, trigger.jitter_ms) == (one.cron, one.jitter_ms):
+            del wanted[one.fn_id, one.place]
+    for (fn_id, place), trigger in wanted.items():
+        schedule_rows.save(connection, scheduling.first(fn_id, place, trigger, at))
 
 
 def begin_due(connection: sqlite3.Connection, at: Moment) -> DueSchedules:
