@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stephttp.engine.live.origins import MOST_IN_VAIN, Origins, Shares
+from stephttp.engine.live.slots import MOST_IN_VAIN, Origins, Shares
 from stephttp.engine.store import database
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.work import due

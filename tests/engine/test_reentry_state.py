@@ -15,8 +15,7 @@ from stephttp._wire.call_signatures import verify_call
 from stephttp._wire.http import Request
 from stephttp._wire.signatures import verify
 from stephttp.engine import VirtualClock
-from stephttp.engine.live.gates import Gates
-from stephttp.engine.live.origins import Shares
+from stephttp.engine.live.slots import Gates, Shares
 from stephttp.engine.work import due
 
 from .support import DONE, KEY, OTHER, RUN, A, B, Z, answer, sleep, step, step_error, world

@@ -24,8 +24,7 @@ from msgspec import Raw
 
 from stephttp._wire.opcodes import ErrorInfo, Op, OpCode
 from stephttp.engine import Settings
-from stephttp.engine.live.gates import Gates
-from stephttp.engine.live.origins import Shares
+from stephttp.engine.live.slots import Gates, Shares
 from stephttp.engine.model.inputs import (
     CallFailure,
     Cancellation,

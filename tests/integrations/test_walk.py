@@ -10,7 +10,7 @@ from tests.acceptance.processes import ROOT
 PROGRAM = "from benchmarks import walk; print(*sorted(walk.%s(%r)))"
 
 
-# Two of those of the engine are of functions: whether a gate has room (`live.gates`), and the keys
+# Two of those of the engine are of functions: whether a gate has room (`live.slots`), and the keys
 # of tasks, which gated lanes share with others (`model.timer`). The rest is for runs of functions.
 @pytest.mark.parametrize(
     ("side", "path", "most"),

@@ -5,7 +5,7 @@ At most one call of a run is under way at a time, and beside it one for each of 
 at most `Settings.concurrency` of all, and no more than the gates of a run have room for. Timers
 that fall due while the endpoint of their run is being called wait in the table until the call is
 over. HTTP requests for steps are made beside all that, at most `Settings.gateway_concurrency` at a
-time. Origins share both numbers (`live.origins`).
+time. Origins share both numbers (`live.slots`).
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from stephttp.engine.live.changes import AfterCommit, Changes
-from stephttp.engine.live.gates import Gates
-from stephttp.engine.live.origins import Origins, Shares
+from stephttp.engine.live.slots import Gates, Origins, Shares, TaskKey
 from stephttp.engine.logs import log_event
 from stephttp.engine.metrics import Metrics
 from stephttp.engine.model.call import EndpointCall, GatewayRequest
@@ -26,7 +25,6 @@ from stephttp.engine.model.change import Change
 from stephttp.engine.model.clock import Alarm, Clock
 from stephttp.engine.model.inputs import UNANSWERED, CallFailure, FailureKind, Moment
 from stephttp.engine.model.settings import Settings
-from stephttp.engine.model.timer import TaskKey
 from stephttp.engine.outbound.gateway import Gateway
 from stephttp.engine.outbound.reentry_call import EndpointCaller, log_call
 from stephttp.engine.resting import Resting

@@ -11,9 +11,8 @@ from collections.abc import Collection
 from functools import partial
 
 from stephttp._wire.stored_state import RESENT_AFTER
-from stephttp.engine.live.gates import Gates
+from stephttp.engine.live.slots import Gates, TaskKey
 from stephttp.engine.model.clock import Clock
-from stephttp.engine.model.timer import TaskKey
 from stephttp.engine.store.store import Store
 from stephttp.engine.work import due
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from stephttp.engine.live.gates import FIRST, Gates, LaneQueue
+from stephttp.engine.live.slots import FIRST, Gates, LaneQueue
 from stephttp.engine.model.gate import Gate
 from stephttp.engine.model.tokens import ascending_ulids, new_ulid
 from stephttp.engine.rules.functions import throttling

@@ -70,15 +70,6 @@ OF_RUN = frozenset({TimerKind.CANCEL, TimerKind.START, TimerKind.FINISH})
 """Timers of a run as a whole: they are kept beside it, and do not keep it going."""
 
 
-TaskKey = tuple[str, str]
-"""Run id and step id of the timer that a task of the executor works on."""
-
-
-def key_of(run_id: str, step_id: str, kind: str) -> TaskKey:
-    """Return what is worked on when a timer falls due: a run, or one step of it."""
-    return run_id, step_id if kind in SEPARATE else RESUME
-
-
 class Timer(Value, frozen=True, gc=False):
     """A piece of work that is due at some time. Within a run, `step_id` identifies it.
 

@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from stephttp.engine.live.gates import Room
-from stephttp.engine.live.origins import Shares
+from stephttp.engine.live.slots import Room, Shares, TaskKey, key_of
 from stephttp.engine.model.call import EndpointCall, GatewayRequest
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.run import RunStatus, Snapshot
-from stephttp.engine.model.timer import RESUME, TARGETED, TaskKey, TimerKind, key_of
+from stephttp.engine.model.timer import RESUME, TARGETED, TimerKind
 from stephttp.engine.rules.endings import overdue
 from stephttp.engine.rules.transitions import fell_due
 from stephttp.engine.store import memos, runs

@@ -15,10 +15,9 @@ from heapq import heappop, heappush
 
 from msgspec.structs import replace
 
-from stephttp.engine.live.gates import FIRST, Room
-from stephttp.engine.live.origins import Shares
+from stephttp.engine.live.slots import FIRST, Room, Shares, TaskKey, key_of
 from stephttp.engine.model.gate import MARK, Gate, Turn
-from stephttp.engine.model.timer import OF_RUN, TaskKey, TimerKind, key_of
+from stephttp.engine.model.timer import OF_RUN, TimerKind
 from stephttp.engine.rules.functions import throttling
 from stephttp.engine.store import gate_rows
 from stephttp.engine.store.sql import QUERIES

@@ -21,9 +21,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stephttp._wire.signatures import bearer_of
+from stephttp.engine.live.slots import TaskKey, key_of
 from stephttp.engine.metrics import MOST_ENDPOINTS, OTHER, Metrics
 from stephttp.engine.model.settings import VERSION
-from stephttp.engine.model.timer import TaskKey, TimerKind, key_of
+from stephttp.engine.model.timer import TimerKind
 from stephttp.engine.store.database import wal_size
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.web.guard import Handler, secured

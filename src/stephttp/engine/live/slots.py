@@ -1,11 +1,17 @@
-"""Gates in memory: the calls under way at each, and the lanes of timers that wait for one.
+"""Slots for calls: the share that an application has of them, and the gates that calls pass.
+
+An origin may have as many slots as it leaves free. Alone it gets half of them. If it keeps these
+without end, a second one still gets a quarter, and a third one an eighth: there is a slot for an
+application that works, whichever others hang. An origin that gave no answer to its last
+`MOST_IN_VAIN` calls is only tried out: it gets one call at a time, until one is answered. That
+keeps connections, and time, from an address that swallows them, and its runs from growing back-offs
+of their own.
 
 A timer whose run has to pass gates waits in the lane of one of them. A lane is looked at again only
 when that can have changed something: at the end of a call that went through the gate for which its
 first timer waits, when an origin has room again, or at the time at which a throttle opens. So the
-work for one call does not grow with the number of those that wait.
-
-All this is known again after a restart, by looking at every lane once.
+work for one call does not grow with the number of those that wait. All this is known again after a
+restart, by looking at every lane once.
 """
 
 from __future__ import annotations
@@ -15,9 +21,79 @@ from collections.abc import Collection, Iterable, Mapping
 from heapq import heappop, heappush
 
 from stephttp.engine.model.gate import MARK, Turn
+from stephttp.engine.model.timer import RESUME, SEPARATE
 
+MOST_IN_VAIN = 5
 FIRST: Turn = (0, "")
 """Before all turns: of a lane of which no turn is known yet."""
+TaskKey = tuple[str, str]
+"""Run id and step id of the timer that a task of the executor works on."""
+
+
+def key_of(run_id: str, step_id: str, kind: str) -> TaskKey:
+    """Return what is worked on when a timer falls due: a run, or one step of it."""
+    return run_id, step_id if kind in SEPARATE else RESUME
+
+
+class Origins:
+    """Counts calls. Begin and end each."""
+
+    def __init__(self) -> None:
+        self.used: Counter[str] = Counter()
+        self._in_vain: Counter[str] = Counter()
+
+    @property
+    def trying(self) -> frozenset[str]:
+        """Return the origins that are only tried out."""
+        return frozenset(o for o, count in self._in_vain.items() if count >= MOST_IN_VAIN)
+
+    def begin(self, origin: str) -> None:
+        """Count a call that starts."""
+        self.used[origin] += 1
+
+    def end(self, origin: str) -> None:
+        """Count a call that is over."""
+        self.used[origin] -= 1
+        if not self.used[origin]:
+            del self.used[origin]
+
+    def heard(self, origin: str, *, answered: bool) -> None:
+        """Note how a call ended."""
+        if answered:
+            self._in_vain.pop(origin, None)
+        else:
+            self._in_vain[origin] += 1
+
+
+class Shares:
+    """The slots for calls, and which origin has how many: shares them, so that none can take all.
+
+    Args:
+        total: how many there are.
+        used: those that are in use, by origin.
+        trying: origins that get one slot only, because they give no answers.
+    """
+
+    def __init__(
+        self, total: int, used: Mapping[str, int], trying: Collection[str] = frozenset()
+    ) -> None:
+        self._used = Counter(used)
+        self._trying = trying
+        self.free = total - sum(used.values())
+
+    def has_room(self, origin: str) -> bool:
+        """Say whether an origin may have another slot."""
+        used = self._used[origin]
+        return used < self.free and not (used and origin in self._trying)
+
+    def take(self, origin: str) -> None:
+        """Give a slot to an origin."""
+        self._used[origin] += 1
+        self.free -= 1
+
+    def fewest_first(self, origins: Collection[str]) -> list[str]:
+        """Sort origins by the slots that they have."""
+        return sorted(origins, key=lambda origin: (self._used[origin], origin))
 
 
 class LaneQueue:
