@@ -594,8 +594,10 @@ def test_doctor_finds_what_is_wrong_between_engine_and_application(
 
 
 def test_doctor_asks_the_engine_only_for_what_it_may_call(shop: Shop) -> None:
-    found = checks(shop.run("doctor", "--app", "http://10.1.2.3", "--app", "no", "--json", code=1))
+    named = [("--app", url) for url in ("http://10.1.2.3/api/inngest?x=1", "no", "http://[::1")]
+    found = checks(shop.run("doctor", *sum(named, ()), "--json", code=1))
     assert "the engine may not call it" in found["engine to http://10.1.2.3"]["detail"]
+    assert "not an origin" in found["engine to http://[::1"]["detail"]
     assert "not an origin" in found["engine to no"]["detail"]
 
 

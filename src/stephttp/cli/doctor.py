@@ -24,8 +24,8 @@ def doctor(
         list[str] | None,
         typer.Option(
             metavar="URL",
-            help="Origin of an application to check as well, such as http://localhost:8000; may "
-            "be repeated.",
+            help="URL of an application to check as well, such as http://localhost:8000; may be "
+            "repeated.",
             show_default=False,
         ),
     ] = None,

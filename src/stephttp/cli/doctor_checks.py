@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx2
 
@@ -84,7 +84,7 @@ def check_all(engine: Remote, apps: Sequence[str]) -> Iterator[Check]:
     """Run all checks that make sense after the results of earlier ones.
 
     Args:
-        apps: origins of applications to check, in addition to those that the engine knows.
+        apps: URLs of applications to check, in addition to those that the engine knows.
     """
     yield Check("cli", OK, f"stephttp {__version__}")
     target = engine.target
@@ -250,7 +250,7 @@ def event_key_of(engine: Remote) -> Check:
 
 
 def _apps_from_engine(engine: Remote, apps: Sequence[str]) -> Iterator[Check]:
-    known: dict[str, dict[str, Any] | None] = {app.rstrip("/"): None for app in apps}
+    known: dict[str, dict[str, Any] | None] = {_origin(app): None for app in apps}
     endpoints = engine.data("GET", "/v1/stephttp/endpoints")
     for endpoint in sorted(endpoints, key=lambda one: one["seen_at"], reverse=True):
         origin = endpoint["origin"].rstrip("/")
@@ -275,6 +275,15 @@ def _apps_from_engine(engine: Remote, apps: Sequence[str]) -> Iterator[Check]:
         sdk = f" ({endpoint['sdk']})" if endpoint and endpoint["sdk"] else ""
         more = f": {found['detail']}" if found["detail"] else ""
         yield Check(f"engine to {origin}", status, f"{detail}{sdk}{more}", fix)
+
+
+def _origin(url: str) -> str:
+    """Return the origin of a URL: people may name what `stephttp dev --app` gets, with a path."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url
+    return f"{parts.scheme}://{parts.netloc}" if parts.scheme and parts.netloc else url
 
 
 def _apps_from_here(apps: Sequence[str], ca_file: str) -> Iterator[Check]:
