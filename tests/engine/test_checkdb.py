@@ -61,6 +61,16 @@ BREAKS = {
     "events that started a function belong to a run, and are an array": (
         "INSERT INTO function_runs VALUES ('nobody', x'5b5d')"
     ),
+    "a singleton is a run": "INSERT INTO singletons VALUES ('s', 'nobody')",
+    "a run that is awaited by several is known, and is awaited by another one": (
+        f"INSERT INTO invokers VALUES ('{RUN}', '{OTHER}.{A}')"
+    ),
+    "a held start has events, all of a batch and the latest of a debounce": (
+        "INSERT INTO held_starts VALUES (1, 'n', 'batch', 'f', '', 2, 10, 1, 2)"
+    ),
+    "held events and invokers belong to a held start": (
+        f"INSERT INTO held_invokers VALUES (1, '{OTHER}.{A}')"
+    ),
     "a run that has to pass gates, or has a turn, is open": (
         f"INSERT INTO turns VALUES ('{OTHER}', 1)"
     ),

@@ -10,11 +10,9 @@ from tests.acceptance.processes import ROOT
 PROGRAM = "from benchmarks import walk; print(*sorted(walk.%s(%r)))"
 
 
-# Two of those of the engine are of functions: whether a gate has room (`live.slots`), and the keys
-# of tasks, which gated lanes share with others (`model.timer`). The rest is for runs of functions.
 @pytest.mark.parametrize(
     ("side", "path", "most"),
-    [("sdk", "/steps", 18), ("sdk", "/sleep", 30), ("engine", "/sleep", 30)],
+    [("sdk", "/steps", 18), ("sdk", "/sleep", 30), ("engine", "/sleep", 28)],
 )
 def test_a_request_walks_through_few_files(side: str, path: str, most: int) -> None:
     """In a process of its own: here, other tests have loaded libraries that are watched."""
