@@ -194,7 +194,9 @@ def test_an_event_without_a_value_is_not_idempotent() -> None:
     assert start.idempotency is None
 
 
-@pytest.mark.parametrize("run", ["event.data.user", "event.data.missing", "event.data.n > 1"])
+@pytest.mark.parametrize(
+    "run", ["event.data.user", "event.data.missing", "event.data.n > 1", "0.0 / 0.0"]
+)
 def test_a_priority_that_is_not_a_number_changes_nothing(run: str) -> None:
     assert plan(function(priority={"run": run}), EVENT, CONTENT, 1_000).priority == 0
 

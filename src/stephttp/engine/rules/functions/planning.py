@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
@@ -83,6 +84,8 @@ class _Keys:
         """Return a number of seconds, within what is allowed; 0 in place of other values."""
         value = expressions.value_of(expression, self._values, self._now_ms)
         if isinstance(value, bool) or not isinstance(value, int | float):
+            return 0
+        if isinstance(value, float) and math.isnan(value):
             return 0
         return int(max(-_MOST_SECONDS, min(_MOST_SECONDS, value)))
 
