@@ -17,12 +17,14 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from werkzeug.routing import Map
 
 import stephttp
 from stephttp import step
 from stephttp._adapters.asgi.request import route_of as asgi_route
 from stephttp._adapters.route_templates import simplified
 from stephttp._adapters.wsgi.request import route_of as wsgi_route
+from stephttp.sync import step as blocking_step
 from tests.durable import durable
 
 
@@ -210,6 +212,31 @@ def test_wsgi_applications() -> None:
     of_falcon.add_route("/b/{id:int}", object())
     environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/b/7", "SCRIPT_NAME": "/x"}
     assert wsgi_route(of_falcon, environ, environ) == "/x/b/{id}"
+
+
+async def test_flask_is_asked_for_the_route_of_a_request_once() -> None:
+    asked = 0
+
+    class Routes(Map):
+        def bind(self, *given: Any, **more: Any) -> Any:
+            nonlocal asked
+            asked += 1  # Flask itself binds them to an environ
+            return super().bind(*given, **more)
+
+    class Application(Flask):
+        url_map_class = Routes
+
+    def endpoint_of_flask(id: int) -> str:
+        return str(blocking_step.run("a", lambda: id))
+
+    app = Application(__name__)
+    app.add_url_rule("/a/<int:id>", view_func=endpoint_of_flask)
+    async with durable(lambda provider: provider.wsgi(app.wsgi_app), wsgi=True) as world:
+        assert (await world.client.get("/a/7")).text == "7"
+        assert await world.provider.wait()
+        (checkpoint,) = world.to_engine.requests
+        assert json.loads(checkpoint.content)["event"]["data"]["fn"] == "GET /a/{id}"
+    assert not asked
 
 
 async def test_an_id_goes_before_the_route_and_both_before_the_path() -> None:

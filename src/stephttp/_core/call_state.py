@@ -105,8 +105,7 @@ class CallState:
         self.cannot_wait: str | None = None
         """Why this call cannot wait for the server any more; `None` while it can."""
         self.expired = False
-        """True if another call is to continue this run from the next step on: its time is over
-        (`max_runtime`), or another process has taken it over."""
+        """True if the next step is left to another call (`max_runtime`, or taken over)."""
         self.over = False
         """True if the server says that this run has ended: no further step may begin."""
         self.beside = False
@@ -254,9 +253,7 @@ class CallState:
     def take_finished(self) -> list[Op]:
         """Take the finished steps, but for one that belongs into the answer, and those that are
         held back."""
-        if self.target is not None:
-            return []
-        return self.unreported.take_finished()
+        return [] if self.target is not None else self.unreported.take_finished()
 
     def _wait(self) -> None:
         """Stop a branch of the handler."""

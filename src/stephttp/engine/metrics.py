@@ -144,14 +144,17 @@ class Metrics:
         run, new = change.run, change.began
         if new is not None:
             self.know([(run.fn_id, new.domain, new.slug)])
-            self._of(run.fn_id).started.inc()
+        elif not change.ended and not change.steps:
+            return
+        series = self._of(run.fn_id)
+        if new is not None:
+            series.started.inc()
         if change.ended:
-            self._of(run.fn_id).ended[run.status].inc()
+            series.ended[run.status].inc()
         for step in change.steps:
             # A step that was copied from another run had no attempt in this one.
             if step.op in _EXECUTED and step.seq != HIDDEN and step.attempts:
-                seconds = step.duration_ns / 1e9
-                self._of(run.fn_id).steps[step.error is None].observe(seconds)
+                series.steps[step.error is None].observe(step.duration_ns / 1e9)
 
     def called(self, fn_id: str, failure: CallFailure | None, took_ms: int) -> None:
         """Count a call of an endpoint."""

@@ -15,13 +15,12 @@ from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import HIDDEN, Known, NewRun, RunStatus, Snapshot, Step
 from stephttp.engine.model.timer import RESUME, TARGETED, WAITS, Timer, TimerKind
 from stephttp.engine.model.tokens import new_job_id
-from stephttp.engine.rules.results import error_json, error_memo, error_result, kept_opts
+from stephttp.engine.rules.reported_steps import reported_step
+from stephttp.engine.rules.results import error_json, error_result
 from stephttp.engine.rules.run_limits import RunFull, state_full
 
 _NOT_EXECUTED = WAITS | {TimerKind.SLEEP}
 """Timers of steps that the application did not execute."""
-_BRANCH = 64
-"""Characters of the name of a branch."""
 
 
 class ChangeBuilder:
@@ -41,6 +40,7 @@ class ChangeBuilder:
     ) -> None:
         self.run = snapshot.run
         self.step_count = snapshot.run.step_count
+        self.state_size = snapshot.run.state_size
         self.target = target
         self.target_timer = snapshot.timers.get(target)
         self.at = at
@@ -77,13 +77,13 @@ class ChangeBuilder:
         if len(memo) > self.at.settings.max_step_output and op.id != CAPSULE:
             raise Refused(f"{field}.data: more than {self.at.settings.max_step_output} bytes", 413)
         attempts = self.attempts_of(op.id) + 1
-        size, most = self.run.state_size + len(memo), self.at.settings.max_state
+        size, most = self.state_size + len(memo), self.at.settings.max_state
         if size > most:
             full = state_full(op.userland.id if op.userland else op.id, memo, size, most)
             self.write(op, attempts, error_result("StateTooLargeError", full))
             raise RunFull("StateTooLargeError", full)
         self.write(op, attempts, memo)
-        self.run = replace(self.run, state_size=size)
+        self.state_size = size
         self.drop(op.id)
 
     def attempts_of(self, step_id: str) -> int:
@@ -102,35 +102,23 @@ class ChangeBuilder:
 
     def write(self, op: Op, attempts: int, memo: bytes | None) -> None:
         """Store a step as it is now known."""
-        userland, timing = op.userland, op.timing
-        hidden = is_own(op.id, userland.id if userland else None)
-        if op.id not in self.known and not hidden:
+        step_id, userland = op.id, op.userland
+        own = is_own(step_id, None if userland is None else userland.id)
+        seq = HIDDEN if own else self._number(step_id)
+        self.written[step_id] = reported_step(op, seq, memo, attempts, self.at.now_ms)
+        self.known[step_id] = Known(attempts, memo is not None)
+        self.changed = True
+
+    def _number(self, step_id: str) -> int:
+        """Return the place of a step that people see among the run's steps."""
+        if step_id not in self.known:
             if self.step_count >= self.at.settings.max_steps:
                 message = f"the run has {self.step_count} steps, no more fit"
                 raise RunFull("TooManyStepsError", message)
             self.step_count += 1
-        self.written[op.id] = Step(
-            step_id=op.id,
-            # A known step keeps the number that it has; see `upsert_step`.
-            seq=HIDDEN
-            if hidden
-            else self.written[op.id].seq
-            if op.id in self.written
-            else self.step_count,
-            userland_id=userland.id if userland else None,
-            userland_index=(userland.index or 0) if userland else 0,
-            branch=userland.branch[:_BRANCH] if userland else "",
-            name=op.display_name or op.name,
-            op=op.op.value,
-            memo=memo,
-            attempts=attempts,
-            started_ns=_int64(timing.a) if timing else self.at.now_ms * 1_000_000,
-            duration_ns=_int64(timing.b) if timing else 0,
-            error=error_memo(op.error) if op.error else None,
-            opts=kept_opts(op),
-        )
-        self.known[op.id] = Known(attempts, memo is not None)
-        self.changed = True
+        # A known step keeps the number that it has; see `upsert_step`.
+        before = self.written.get(step_id)
+        return self.step_count if before is None else before.seq
 
     def wait(self, op: Op, timer: Timer) -> bool:
         """Let a step wait for its timer, or for what ends it earlier.
@@ -189,8 +177,8 @@ class ChangeBuilder:
 
     def settle(self) -> Change:
         """Decide what comes next, now that all ops are in."""
-        if self.run.step_count != self.step_count:
-            self.run = replace(self.run, step_count=self.step_count)
+        if self.changed:
+            self.run = replace(self.run, step_count=self.step_count, state_size=self.state_size)
         if not self.run.status.ended:
             if self.changed:
                 self.run = replace(self.run, idle=0)
@@ -288,7 +276,3 @@ class ChangeBuilder:
         # A `RESUME` that is there already belongs to a call that is under way or due.
         if not self.timers or (self.call_again and RESUME not in self.timers):
             self.resume()
-
-
-def _int64(value: float) -> int:
-    return int(value) if 0 <= value < 2**63 else 0

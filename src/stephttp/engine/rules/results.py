@@ -253,6 +253,7 @@ def kept_opts(op: Op) -> bytes | None:
     if not op.opts:
         return None
     kept = {name: value for name, value in op.opts.items() if name not in _SECRET_OPTS}
-    if isinstance(kept.get("url"), str):
-        kept["url"] = without_credentials(kept["url"])
+    url = kept.get("url")
+    if isinstance(url, str):
+        kept["url"] = without_credentials(url)
     return msgspec.json.encode(kept)

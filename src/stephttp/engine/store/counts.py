@@ -148,7 +148,7 @@ def drop_notes(connection: sqlite3.Connection, kept: int = 0) -> None:
 def add_up(notes: Iterable[Note]) -> Counter[Counted]:
     """Count the notes by minute."""
     return Counter(
-        (note.fn_id, note.now_ms // 60_000 * 60, note.what, note.bucket) for note in notes
+        (fn_id, now_ms // 60_000 * 60, what, bucket) for fn_id, now_ms, what, bucket in notes
     )
 
 

@@ -272,9 +272,8 @@ def row(new: NewRun, run: Run) -> dict[str, Any]:
 
 
 def _note_begin(connection: sqlite3.Connection, row: dict[str, Any], run: Run) -> None:
-    starters = (row["rerun_of"], run.invoked_by, row["events"])
-    begun_here = any(one is not None for one in starters)
-    first_ns = None if begun_here else row["first_ns"]
+    by_caller = row["rerun_of"] is None and run.invoked_by is None and row["events"] is None
+    first_ns = row["first_ns"] if by_caller else None
     counts.note_begin(connection, row["fn_id"], row["began_ms"], first_ns, run, row["created_ms"])
 
 

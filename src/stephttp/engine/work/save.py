@@ -34,6 +34,7 @@ from stephttp.engine.work import admission, announcements, keys, matching, metad
 from stephttp.engine.work.admission import Admitted
 from stephttp.engine.work.links import link
 
+_STEP_RUN = OpCode.STEP_RUN
 _SEND = "step.sendEvent"
 _SEND_NAME = "sendEvent"
 _DISPLACED = "a later run took its place, as the option singleton says"
@@ -196,8 +197,9 @@ def _look_back(
 
 def _sent(op: Op) -> list[str]:
     """Return the ids of events that a step sent, from the forms of docs/protocol.md 5.2."""
-    is_send = op.name == _SEND_NAME or (op.opts or {}).get("type") == _SEND
-    if op.op is not OpCode.STEP_RUN or not is_send or not isinstance(op.data, msgspec.Raw):
+    if op.op is not _STEP_RUN or not isinstance(op.data, msgspec.Raw):
+        return []
+    if op.name != _SEND_NAME and (not op.opts or op.opts.get("type") != _SEND):
         return []
     data = msgspec.json.decode(op.data)
     ids = data.get("ids") if isinstance(data, dict) else data
