@@ -151,6 +151,8 @@ def test_a_server_can_still_tell_the_length_of_a_whole_body() -> None:
     assert len(chunks) == 1
     assert provider.runtime.outbox.depth == 0, "the answer is sent before anything is recorded"
     assert list(chunks) == [b"whole"]
+    assert provider.runtime.outbox.depth == 0
+    chunks.close()
     chunks.close()
     assert provider.runtime.outbox.depth == 1
 
