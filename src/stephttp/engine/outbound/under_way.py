@@ -104,6 +104,10 @@ class Processes:
 
     def note(self, origin: str, process: str, now: float) -> None:
         """Note that a process was heard of."""
+        known = self._known.get(origin)
+        if known is not None and known[0] == process:  # as with nearly every report
+            self._known[origin] = self._known.pop(origin)
+            return
         if not (process.isascii() and process.isalnum()):  # it becomes a header
             return
         process = process[:_LENGTH]
