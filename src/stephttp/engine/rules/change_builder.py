@@ -15,8 +15,7 @@ from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import HIDDEN, Known, NewRun, RunStatus, Snapshot, Step
 from stephttp.engine.model.timer import RESUME, TARGETED, WAITS, Timer, TimerKind
 from stephttp.engine.model.tokens import new_job_id
-from stephttp.engine.rules.reported_steps import reported_step
-from stephttp.engine.rules.results import error_json, error_result
+from stephttp.engine.rules.results import error_json, error_result, reported_step
 from stephttp.engine.rules.run_limits import RunFull, state_full
 
 _NOT_EXECUTED = WAITS | {TimerKind.SLEEP}

@@ -1,5 +1,5 @@
-"""Results of runs and steps: reading `RunComplete`, writing errors, the answer at the output URL,
-and warnings that SDKs report. Pure.
+"""Results of runs and steps: reading `RunComplete`, writing steps and errors, the answer at the
+output URL, and warnings that SDKs report. Pure.
 
 See docs/protocol.md 7 and 14.
 """
@@ -20,7 +20,7 @@ from stephttp._wire.http import HOP_BY_HOP, TOKEN, without_credentials
 from stephttp._wire.json import UNREADABLE
 from stephttp._wire.opcodes import ErrorInfo, Op
 from stephttp.engine.model.change import RunWarning
-from stephttp.engine.model.run import RunStatus
+from stephttp.engine.model.run import RunStatus, Step
 
 Headers = list[tuple[str, str]]
 
@@ -36,7 +36,7 @@ _ENVELOPE = {"status": int, "headers": dict, "body": str}
 _SECRET_OPTS = frozenset({"auth_key", "headers"})
 _MOST_WARNINGS = 100
 """Warnings of one op."""
-_KIND, _STEP_ID, _MESSAGE = 64, 64, 2_000
+_KIND, _STEP_ID, _MESSAGE, _BRANCH = 64, 64, 2_000, 64
 """Characters."""
 
 
@@ -257,3 +257,38 @@ def kept_opts(op: Op) -> bytes | None:
     if isinstance(url, str):
         kept["url"] = without_credentials(url)
     return msgspec.json.encode(kept)
+
+
+def reported_step(op: Op, seq: int, memo: bytes | None, attempts: int, now_ms: int) -> Step:
+    """Return a step as an op of a report says it, and as it is to be written; see `Step`.
+
+    Args:
+        now_ms: the present, where the op has no times.
+    """
+    user_id, index, branch = None, 0, ""
+    if (userland := op.userland) is not None:
+        user_id, index = userland.id, userland.index or 0
+        branch = userland.branch[:_BRANCH]
+    started_ns, duration_ns = now_ms * 1_000_000, 0
+    if op.timing is not None:
+        started_ns, duration_ns = _int64(op.timing.a), _int64(op.timing.b)
+    return Step(
+        step_id=op.id,
+        seq=seq,
+        userland_id=user_id,
+        userland_index=index,
+        name=op.display_name or op.name,
+        op=str(op.op),
+        memo=memo,
+        attempts=attempts,
+        started_ns=started_ns,
+        duration_ns=duration_ns,
+        error=error_memo(op.error) if op.error else None,
+        opts=kept_opts(op),
+        branch=branch,
+    )
+
+
+def _int64(value: float) -> int:
+    """Return a number of nanoseconds; 0 for what the database cannot hold."""
+    return int(value) if 0 <= value < 2**63 else 0
