@@ -10,12 +10,12 @@ from stephttp.engine.model.function import Function
 from stephttp.engine.model.function_options import (
     Batch,
     CancelOn,
-    Concurrency,
+    ConcurrencyOption,
     Debounce,
     FunctionOptions,
     RateLimit,
     Singleton,
-    Throttle,
+    ThrottleOption,
 )
 from stephttp.engine.model.function_start import StartingEvent
 from stephttp.engine.model.known_endpoint import Endpoint
@@ -29,15 +29,15 @@ CONTENT = {"name": "order/placed", "data": {"user": "u1", "n": 3, "whole": {"b":
 
 READ: list[tuple[dict[str, Any], FunctionOptions]] = [
     ({}, FunctionOptions()),
-    ({"concurrency": 3}, FunctionOptions(concurrency=(Concurrency(3),))),
-    ({"concurrency": {"limit": 0}}, FunctionOptions(concurrency=(Concurrency(0),))),
+    ({"concurrency": 3}, FunctionOptions(concurrency=(ConcurrencyOption(3),))),
+    ({"concurrency": {"limit": 0}}, FunctionOptions(concurrency=(ConcurrencyOption(0),))),
     (
         {"concurrency": [{"limit": 2, "key": KEY, "scope": "account"}, {"limit": 9}]},
-        FunctionOptions(concurrency=(Concurrency(2, KEY, "account"), Concurrency(9))),
+        FunctionOptions(concurrency=(ConcurrencyOption(2, KEY, "account"), ConcurrencyOption(9))),
     ),
     (
         {"throttle": {"limit": 2, "period": "1m", "burst": 1, "key": KEY}},
-        FunctionOptions(throttle=Throttle(2, 60_000, 1, KEY)),
+        FunctionOptions(throttle=ThrottleOption(2, 60_000, 1, KEY)),
     ),
     (
         {"rateLimit": {"limit": 1, "period": "24h"}},

@@ -14,11 +14,11 @@ from stephttp.engine.model.function import Function
 from stephttp.engine.model.function_options import (
     Batch,
     CancelOn,
-    Concurrency,
+    ConcurrencyOption,
     Debounce,
     RateLimit,
     Singleton,
-    Throttle,
+    ThrottleOption,
 )
 
 Worded = tuple[str, Markup]
@@ -85,14 +85,14 @@ def _retries(retries: int) -> str:
     return f"A step that fails is tried again up to {_count(retries, 'time')}."
 
 
-def _concurrency(limit: Concurrency) -> Markup:
+def _concurrency(limit: ConcurrencyOption) -> Markup:
     shared = "" if limit.scope == "fn" else ", of all functions with the same key"
     return Markup("{}{}{}.").format(
         _capital(limit_words(limit.most, None)), _each(limit.key), shared
     )
 
 
-def _throttle(limit: Throttle) -> Markup:
+def _throttle(limit: ThrottleOption) -> Markup:
     words = limit_words(limit.most, limit.period_ms, limit.burst)
     return Markup("{}{}; others wait for their turn.").format(_capital(words), _each(limit.key))
 

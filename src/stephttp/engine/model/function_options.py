@@ -8,7 +8,7 @@ DEFAULT_KEY = ""
 """The key of all events of a function whose option has none."""
 
 
-class Concurrency(Value, frozen=True, gc=False):
+class ConcurrencyOption(Value, frozen=True, gc=False):
     """How many calls may be under way at a time.
 
     Attributes:
@@ -22,7 +22,7 @@ class Concurrency(Value, frozen=True, gc=False):
     scope: str = "fn"
 
 
-class Throttle(Value, frozen=True, gc=False):
+class ThrottleOption(Value, frozen=True, gc=False):
     """How many runs may start in a period; others wait for their turn.
 
     Attributes:
@@ -115,8 +115,8 @@ class FunctionOptions(Value, frozen=True, gc=False):
         finish_timeout_ms: how long after that it may take.
     """
 
-    concurrency: tuple[Concurrency, ...] = ()
-    throttle: Throttle | None = None
+    concurrency: tuple[ConcurrencyOption, ...] = ()
+    throttle: ThrottleOption | None = None
     rate_limit: RateLimit | None = None
     debounce: Debounce | None = None
     batch: Batch | None = None

@@ -10,12 +10,12 @@ from stephttp._wire.durations import MAX_WAIT, parse_duration
 from stephttp.engine.model.function_options import (
     Batch,
     CancelOn,
-    Concurrency,
+    ConcurrencyOption,
     Debounce,
     FunctionOptions,
     RateLimit,
     Singleton,
-    Throttle,
+    ThrottleOption,
 )
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.rules.conditions import expressions
@@ -54,7 +54,7 @@ def read_options(config: dict[str, Any], field: str) -> FunctionOptions:
     )
 
 
-def _concurrency(value: Any, field: str) -> tuple[Concurrency, ...]:
+def _concurrency(value: Any, field: str) -> tuple[ConcurrencyOption, ...]:
     if isinstance(value, int) and not isinstance(value, bool):
         value = {"limit": value}
     limits = value if isinstance(value, list) else [value]
@@ -66,16 +66,16 @@ def _concurrency(value: Any, field: str) -> tuple[Concurrency, ...]:
     )
 
 
-def _one_concurrency(value: Any, field: str) -> Concurrency:
+def _one_concurrency(value: Any, field: str) -> ConcurrencyOption:
     table = _table(value, field)
     scope = _choice(table, "scope", field, _SCOPES)
     key = _key(table, field)
     if scope != "fn" and key is None:
         raise Refused(f"{field}.key: must be there if the scope is {scope!r}")
-    return Concurrency(_number(table, "limit", field, least=0), key, scope)
+    return ConcurrencyOption(_number(table, "limit", field, least=0), key, scope)
 
 
-def _throttle(value: Any, field: str) -> Throttle:
+def _throttle(value: Any, field: str) -> ThrottleOption:
     table = _table(value, field)
     burst = 0 if table.get("burst") is None else _number(table, "burst", field, least=0)
     most, period_ms = _number(table, "limit", field), _period(table, "period", field)
@@ -84,7 +84,7 @@ def _throttle(value: Any, field: str) -> Throttle:
             f"{field}.burst: the throttle takes more than 100 years to forget {burst} starts; use "
             "a lower burst, or a shorter period"
         )
-    return Throttle(most, period_ms, burst, _key(table, field))
+    return ThrottleOption(most, period_ms, burst, _key(table, field))
 
 
 def _rate_limit(value: Any, field: str) -> RateLimit:
