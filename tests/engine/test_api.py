@@ -312,7 +312,7 @@ async def test_other_paths_and_methods() -> None:
         assert health.headers["x-stephttp-features"] == (
             "pending, raw-response, step-retries, batch, leases, idempotency, reentry-state, "
             "steps-with-result, step-names, fenced-calls, warnings, signed-calls, "
-            "outputs-without-cookies, further-keys, run-streams, run-links"
+            "outputs-without-cookies, further-keys, run-streams, run-links, run-limits"
         )
         assert health.headers["x-stephttp-engine"]
 

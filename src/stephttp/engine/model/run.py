@@ -58,6 +58,8 @@ class Run(Value, frozen=True, gc=False):
         fn_id: the endpoint that it is a run of.
         began_ms: when its request came in; 0 of a run that was not loaded. Never changed.
         is_of_function: whether it is a run of a function. Never changed.
+        has_turn: whether its calls have to pass gates, or have a priority. Not set in a run that
+            was not loaded.
     """
 
     run_id: str
@@ -81,6 +83,7 @@ class Run(Value, frozen=True, gc=False):
     fn_id: str = ""
     began_ms: int = 0
     is_of_function: bool = False
+    has_turn: bool = False
 
 
 class NewRun(Value, frozen=True, gc=False):

@@ -16,7 +16,7 @@ from stephttp.errors import ConfigurationError
 FEATURES = (
     "pending, raw-response, step-retries, batch, leases, idempotency, reentry-state, "
     "steps-with-result, step-names, fenced-calls, warnings, signed-calls, "
-    "outputs-without-cookies, further-keys, run-streams, run-links"
+    "outputs-without-cookies, further-keys, run-streams, run-links, run-limits"
 )
 """Abilities beyond Inngest's protocol, as announced in `X-Stephttp-Features`."""
 

@@ -26,13 +26,30 @@ def add(connection: sqlite3.Connection, run_id: str, start: Start, now_ms: int) 
         start: what has started it.
         now_ms: when it begins.
     """
-    if not (start.gates or start.priority):
+    limit(connection, run_id, start.function.fn_id, start.gates, start.priority, now_ms)
+
+
+def limit(
+    connection: sqlite3.Connection,
+    run_id: str,
+    fn_id: str,
+    gates: Sequence[Gate],
+    priority: int,
+    began_ms: int,
+) -> None:
+    """Store what calls of a run have to pass, and its turn, unless they are stored.
+
+    Args:
+        fn_id: of the function or endpoint that sets the limits.
+        priority: seconds by which the run goes before its turn.
+        began_ms: when the run began.
+    """
+    if not (gates or priority):
         return
-    for gate in start.gates:
-        values = asdict(gate) | {"fn_id": start.function.fn_id}
-        connection.execute(QUERIES["save_gate"], values)
+    for gate in gates:
+        connection.execute(QUERIES["save_gate"], asdict(gate) | {"fn_id": fn_id})
         connection.execute(QUERIES["add_run_gate"], (run_id, gate.name))
-    connection.execute(QUERIES["add_turn"], (run_id, now_ms - start.priority * 1000))
+    connection.execute(QUERIES["add_turn"], (run_id, began_ms - priority * 1000))
 
 
 def load_gates(connection: sqlite3.Connection, run_id: str) -> Sequence[Gate]:
@@ -56,10 +73,9 @@ def set_free(connection: sqlite3.Connection, throttle: str, free_ns: int) -> Non
 
 def end(connection: sqlite3.Connection, run_id: str, now_ms: int) -> None:
     """Forget what a run had to pass, because it has ended."""
-    if connection.execute(QUERIES["has_turn"], (run_id,)).fetchone() is not None:
-        connection.execute(QUERIES["end_turn"], (run_id,))
-        for (name,) in connection.execute(QUERIES["leave_gates"], (run_id,)).fetchall():
-            connection.execute(QUERIES["forget_gate"], {"name": name, "now_ns": now_ms * _NS})
+    connection.execute(QUERIES["end_turn"], (run_id,))
+    for (name,) in connection.execute(QUERIES["leave_gates"], (run_id,)).fetchall():
+        connection.execute(QUERIES["forget_gate"], {"name": name, "now_ns": now_ms * _NS})
 
 
 def change(connection: sqlite3.Connection, function: Function) -> None:

@@ -51,6 +51,7 @@ def load(connection: sqlite3.Connection, run_id: str, step_ids: Iterable[str] = 
         began_ms=row[13],
         state_size=row[14],
         is_of_function=bool(row[15]),
+        has_turn=bool(row[16]),
     )
     # Only the engine's own work opens timers, and that starts when a run leaves `SYNC`.
     timers = load_timers(connection, run_id) if state.status is RunStatus.ASYNC else {}
@@ -219,10 +220,10 @@ def save(connection: sqlite3.Connection, change: Change, before: Run, now_ms: in
         connection.execute(QUERIES["see_step"], values)
     if change.ended and before.status is not RunStatus.SYNC:
         connection.execute(QUERIES["delete_timers"], (run.run_id,))
-        if run.is_of_function:
-            gate_rows.end(connection, run.run_id, now_ms)
     elif before.status is RunStatus.SYNC and run.status is not RunStatus.SYNC:
         connection.execute(QUERIES["delete_lease"], (run.run_id,))
+    if change.ended and before.has_turn:
+        gate_rows.end(connection, run.run_id, now_ms)
     _save_parts(connection, [change])
 
 

@@ -23,7 +23,7 @@ from stephttp.engine.store import runs
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.work import leases, save
 from stephttp.engine.work.report import FurtherSteps, report
-from stephttp.engine.work.start import FirstCheckpoint, rename, start
+from stephttp.engine.work.start import FirstCheckpoint, limit, rename, start
 
 Item = FirstCheckpoint | FurtherSteps
 
@@ -71,6 +71,8 @@ def take(
                 known.add(item.new.run_id)
     runs.insert_many(connection, [(opening.new, change) for opening, change in fresh.values()])
     for index, (opening, change) in fresh.items():
+        if opening.gates or opening.priority:
+            limit(connection, opening, change)
         outcomes[index] = Taken(save.begun(connection, opening.new, change, opening.ops, at))
     for index, item in enumerate(items):
         if index not in outcomes:

@@ -163,7 +163,8 @@ def _stored(
             ("origin",), _aside(connection, busy).items(),
         ),
         _gauge(
-            "timers_at_gates", "Due timers that wait for a limit of their function.", ("limit",),
+            "timers_at_gates", "Due timers that wait for a limit of their function or endpoint.",
+            ("limit",),
             _by_kind(connection.execute(QUERIES["count_at_gates"]), ("concurrency", "throttle")),
         ),
         _gauge(

@@ -14,6 +14,7 @@ from uuid import UUID
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -37,6 +38,7 @@ from stephttp.engine.model.inputs import Hints
 from stephttp.engine.model.refused import SUPERSEDED, Refused
 from stephttp.engine.model.run import NewRun, Run, RunStatus
 from stephttp.engine.rules.answers import leaves_failed_steps
+from stephttp.engine.rules.endpoint_gates import gates_of
 from stephttp.engine.web.requests import decode, engine_of, parse_run_id, read_body, read_json
 from stephttp.engine.web.responses import wrapped
 from stephttp.engine.work.keys import ScopedKey
@@ -148,7 +150,12 @@ def read_opening(
     if message.claim is not None and message.lease is None:
         raise Refused("lease: a claim needs one, so that a run whose process dies is taken over")
     hints = Hints(leaves=leaves_failed_steps(new.sdk))
-    return FirstCheckpoint(new, state, message.steps or [], message.lease, hints), message.claim
+    opening = FirstCheckpoint(new, state, message.steps or [], message.lease, hints)
+    limits = message.limits
+    if limits is not None:
+        gates = gates_of(limits, app_id, fn_id)
+        opening = replace(opening, gates=gates, priority=limits.priority)
+    return opening, message.claim
 
 
 async def steps(request: Request) -> Response:

@@ -7,6 +7,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from stephttp._wire.http import TOKEN_CHARACTER
+from stephttp._wire.limits_of_run import RunLimits
 from stephttp._wire.opcodes import Op
 from stephttp._wire.stored_state import CallId
 from stephttp.engine.model.settings import LONGEST_LEASE, SHORTEST_LEASE
@@ -66,6 +67,7 @@ class NewRunRequest(Struct):
     """When the TypeScript SDK, which alone sends it, has checked something in."""
     own_retries: Int32 | None = None
     """The run's own number, where `retries` is meant for another server."""
+    limits: RunLimits | None = None
 
 
 class NewRunAnswer(AnswerBody):

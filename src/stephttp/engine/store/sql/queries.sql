@@ -40,7 +40,8 @@ SELECT first_ns FROM runs WHERE run_id = ?
 -- name: run_state
 SELECT run_id, status, retries, request_version, job_id, attempt, unreached, idle, step_count,
        last_error, ended_ms, invoked_by, fn_id, began_ms, state_size,
-       EXISTS (SELECT 1 FROM function_runs WHERE function_runs.run_id = runs.run_id)
+       EXISTS (SELECT 1 FROM function_runs WHERE function_runs.run_id = runs.run_id),
+       EXISTS (SELECT 1 FROM turns WHERE turns.run_id = runs.run_id)
 FROM runs WHERE run_id = ?
 
 -- name: run_digest
@@ -298,10 +299,7 @@ SET fn_id = excluded.fn_id, place = excluded.place, rank = excluded.rank, most =
 INSERT INTO run_gates (run_id, gate) VALUES (?, ?) ON CONFLICT DO NOTHING
 
 -- name: add_turn
-INSERT INTO turns (run_id, turn_ms) VALUES (?, ?)
-
--- name: has_turn
-SELECT 1 FROM turns WHERE run_id = ?
+INSERT INTO turns (run_id, turn_ms) VALUES (?, ?) ON CONFLICT DO NOTHING
 
 -- name: end_turn
 DELETE FROM turns WHERE run_id = ?
