@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from stephttp._client.api_client import APIClient
     from stephttp._client.run_calls import RunInfo
     from stephttp._client.run_results import RunResult
+    from stephttp._core.endpoint_limits import Concurrency, Throttle
     from stephttp._run.current_run import CurrentRun, current_run
     from stephttp._run.step_key import idempotency_key
     from stephttp.asgi import ASGIMiddleware
@@ -81,6 +82,8 @@ _LATER = {
     "ASGIMiddleware": "stephttp.asgi",
     "RunInfo": "stephttp._client.run_calls",
     "RunResult": "stephttp._client.run_results",
+    "Concurrency": "stephttp._core.endpoint_limits",
+    "Throttle": "stephttp._core.endpoint_limits",
     "WSGIMiddleware": "stephttp.wsgi",
     "idempotency_key": "stephttp._run.step_key",
     "stream": "stephttp.stream",
@@ -105,6 +108,8 @@ __all__ = [  # noqa: RUF022  (grouped)
     "update_omit_response_body",
     "FnOpts",
     "Checkpointing",
+    "Concurrency",
+    "Throttle",
     "Converter",
     "SetupOpts",
     "OptionalSetupOpts",

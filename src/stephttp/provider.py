@@ -4,7 +4,7 @@ outside of a request is in `_run.outside`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Unpack
 
@@ -12,7 +12,7 @@ from stephttp._client.background import running_loop
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.endpoint_options import AsyncResponse, OnDivergence
 from stephttp._core.retry_policy import ExceptionTypes
-from stephttp._run.endpoint import P, R, checked, decorator
+from stephttp._run.endpoint import P, R, checked, decorator, limits_of
 from stephttp._run.outside import Outside
 from stephttp._run.runtime import SHUTDOWN_TIMEOUT, Replaced, Runtime
 from stephttp._wire.http import Request
@@ -21,6 +21,7 @@ from stephttp.options import Settings, resolve
 from stephttp.setup_options import SetupOptions, SetupOpts
 
 if TYPE_CHECKING:
+    from stephttp._core.endpoint_limits import Concurrency, Throttle
     from stephttp.asgi import ASGIApp, ASGIMiddleware
     from stephttp.wsgi import WSGIApp, WSGIMiddleware
 
@@ -105,6 +106,9 @@ class Provider(Outside):
         retry_on: ExceptionTypes | None = None,
         give_up_on: ExceptionTypes | None = None,
         on_divergence: OnDivergence | None = None,
+        concurrency: Concurrency | Sequence[Concurrency] | None = None,
+        throttle: Throttle | None = None,
+        priority: int | Callable[..., int] | None = None,
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Set the options of one endpoint, as a decorator of its handler (async or not).
 
@@ -132,6 +136,12 @@ class Provider(Outside):
             retry_on: only these types of exceptions are worth a repetition.
             give_up_on: these types of exceptions are not worth one.
             on_divergence: `warn` or `fail`.
+            concurrency: how many calls of waiting runs the engine makes at a time; one limit, or
+                two. For the stephttp engine only, like the next two: before another server the
+                handler does not begin, and the request fails with a `UsageError`.
+            throttle: how many waiting runs get their first call by the engine in a period.
+            priority: seconds, -600 to 600, by which a run goes before its turn (negative: after),
+                or a plain function that gets what the handler gets and returns them.
 
         Returns:
             The decorator.
@@ -139,8 +149,9 @@ class Provider(Outside):
         Raises:
             TypeError: a value has another type.
             ValueError: a value is out of range, or two contradict each other.
-            ConfigurationError: `async_response`, `idempotency`, `idempotency_scope` or
-                `on_divergence` is not of its kind, or `max_runtime` is not positive.
+            ConfigurationError: `async_response`, `idempotency`, `idempotency_scope`,
+                `on_divergence`, `concurrency`, `throttle` or `priority` is not of its kind, or
+                `max_runtime` is not positive.
         """
         return decorator(
             checked(
@@ -159,6 +170,7 @@ class Provider(Outside):
             idempotency_scope,
             max_runtime,
             checkpointing,
+            limits_of(concurrency, throttle, priority),
             self.runtime.endpoint_ids,
         )
 

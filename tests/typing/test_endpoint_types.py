@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any, TypeVar, assert_type, overload
 
 import pytest
@@ -88,3 +89,31 @@ def wsgi(environ: Any, start_response: Any) -> list[bytes]:
 def test_wrapped_applications() -> None:
     assert_type(provider.asgi(asgi), stephttp.ASGIMiddleware)
     assert_type(provider.wsgi(wsgi), stephttp.WSGIMiddleware)
+
+
+def user_of(order: int, *, user: str = "") -> str | None:
+    return user or None
+
+
+def urgency_of(order: int, *, user: str = "") -> int:
+    return 60 if user else 0
+
+
+@provider.endpoint(
+    concurrency=[stephttp.Concurrency(10), stephttp.Concurrency(limit=1, key=user_of)],
+    throttle=stephttp.Throttle(60, timedelta(minutes=1), burst=5, key="payments"),
+    priority=urgency_of,
+)
+async def limited(order: int, *, user: str = "") -> str:
+    return user
+
+
+@provider.endpoint(concurrency=stephttp.Concurrency(2), priority=-5)
+def limited_in_thread(order: int) -> int:
+    return order
+
+
+def test_limits_leave_the_types_of_a_handler_alone() -> None:
+    calls: Callable[..., Awaitable[str]] = limited
+    assert_type(limited_in_thread(1), int)
+    assert callable(calls)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from msgspec import Struct, field
 
+from stephttp._wire.limits_of_run import RunLimits
 from stephttp._wire.opcodes import Op
 
 EVENT_NAME = "inngest/http.request"
@@ -67,3 +68,6 @@ class CheckpointNewRunRequest(Struct, omit_defaults=True, gc=False):
     own_retries: int | None = None
     """The retries of this run, where `retries` is for a server that may keep it for all of them;
     for the stephttp engine only, and sent while the server is not known."""
+    limits: RunLimits | None = None
+    """What later calls of the run have to pass; for the stephttp engine only, and sent while the
+    server is not known."""

@@ -30,7 +30,7 @@ from stephttp._core.run import Run
 from stephttp._run import proxies
 from stephttp._run.reentry_guard import Deliveries
 from stephttp._run.sealing import Sealer
-from stephttp._wire import capsule, stored_state
+from stephttp._wire import capsule, limits_of_run, stored_state
 from stephttp._wire.http import Request, Response
 from stephttp._wire.ids import CAPSULE, CAPSULE_NAME
 from stephttp._wire.json import encode_struct
@@ -100,7 +100,9 @@ class Checkpoints(Struct, frozen=True):
     ) -> bytes:
         """Encode the checkpoint by which the server gets to know a run."""
         body = None if run.opts.omit_request_body else request.body or None
-        features, ours = self.keys.features, run.declared_retries
+        features, ours, limits = self.keys.features, run.declared_retries, run.limits
+        if limits is not None and features is not None and limits_of_run.FEATURE not in features:
+            limits = None
         reads = stored_state.FEATURE in (features or ())
         if features is not None and not features:
             ops = self._storable(ops)
@@ -131,6 +133,7 @@ class Checkpoints(Struct, frozen=True):
                 reads_state=reads,
                 process=self.deliveries.process if reads else "",
                 own_retries=ours if features is None else None,
+                limits=limits,
             )
         )
 

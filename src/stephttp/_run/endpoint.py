@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from inspect import iscoroutine
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from msgspec import structs
 
@@ -25,6 +25,10 @@ from stephttp._run.callers import CallerOf
 from stephttp._run.current import configured_scope
 from stephttp._run.scope import RunScope
 from stephttp.errors import ConfigurationError, UsageError
+
+if TYPE_CHECKING:
+    from stephttp._client.flow import Flow
+    from stephttp._core.endpoint_limits import EndpointLimits
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -140,12 +144,14 @@ def decorator(
     idempotency_scope: CallerOf | None,
     max_runtime: timedelta | None,
     checkpointing: Checkpointing | None,
+    limits: EndpointLimits | None,
     ids: set[str],
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Return a decorator that sets the options of an endpoint; see `Provider.endpoint`.
 
     Args:
         given: see `checked`.
+        limits: see `limits_of`.
         ids: is to have the ids of all endpoints of its provider.
     """
     check_duration("max_runtime", max_runtime)
@@ -183,6 +189,8 @@ def decorator(
                 scope = apply(*args, **kwargs)
                 if scope is None:
                     return await handler(*args, **kwargs)
+                if limits is not None and (question := _limit(scope, limits, args, kwargs)):
+                    await scope.drive(question)
                 return await to_its_end(scope, handler(*args, **kwargs), args, kwargs)
 
             return named(wrapper)  # type: ignore[return-value]
@@ -192,13 +200,32 @@ def decorator(
             scope = apply(*args, **kwargs)
             if scope is None:
                 return handler(*args, **kwargs)
-            value = called(scope, handler, args, kwargs)
+            question = None if limits is None else _limit(scope, limits, args, kwargs)
+            if question is not None and not scope.holds_up_loop():
+                scope.block(question)
+                question = None
+            value: Any = called(scope, handler, args, kwargs)
+            if not iscoroutine(value):
+                return value
             # Such as that of a class-based view of Django, whose method is async.
-            return to_its_end(scope, value, args, kwargs) if iscoroutine(value) else value
+            if question is not None:
+                from stephttp._run.limited_runs import asked_first
+
+                value = asked_first(scope, question, value)
+            return to_its_end(scope, value, args, kwargs)
 
         return named(plain_wrapper)
 
     return decorate
+
+
+def limits_of(concurrency: Any, throttle: Any, priority: Any) -> EndpointLimits | None:
+    """Return the limits of an endpoint, checked; `None` without any."""
+    if concurrency is None and throttle is None and priority is None:
+        return None
+    from stephttp._core.endpoint_limits import checked_limits  # few applications need it
+
+    return checked_limits(concurrency, throttle, priority)
 
 
 def checked(
@@ -258,3 +285,10 @@ def _claim(scope: RunScope, key: Any, whose: CallerOf | None = None) -> None:
 def _takes_keys(scope: RunScope) -> bool:
     """Return whether a handler may still give its idempotency key."""
     return scope.first_call is not None and not scope.key_claimed
+
+
+def _limit(scope: RunScope, limits: EndpointLimits, args: Any, kwargs: Any) -> Flow[None] | None:
+    """Give a run its limits; see `limited_runs.limit`."""
+    from stephttp._run.limited_runs import limit
+
+    return limit(scope, limits, args, kwargs)

@@ -117,6 +117,11 @@ def suspend(
             from stephttp._run import plain_calls
 
             begins, apart = yield from plain_calls.opening(checkpoints, ops)
+            if run.limits is not None:  # the server could not be asked before the handler began
+                from stephttp._run import limited_runs
+
+                if why := limited_runs.refusal(checkpoints):
+                    raise CannotContinueError(replies.error_answer(500, why), why, ops, known)
         # With a lease, our engine takes a first checkpoint of a run that it knows for an update.
         lease = journal.lease.to_ask_ms if journal else None
         later = [[remember, *begins], apart]
