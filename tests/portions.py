@@ -12,6 +12,7 @@ LONGEST = (
     "browser/test_dashboard.py", "conformance/test_typescript.py", "acceptance/test_load.py",
     "browser/test_functions.py",
     "acceptance/test_demo.py", "acceptance/test_demo_events.py", "acceptance/test_instructions.py",
+    "acceptance/test_endpoint_limits.py",
     "conformance/test_typescript_keys.py", "acceptance/test_docs.py",
     "matrix/test_matrix.py", "engine/test_openapi.py", "integrations/test_threads_real_server.py",
     "integrations/test_parallel_real_server.py", "engine/dashboard/test_sessions.py",

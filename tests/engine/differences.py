@@ -330,6 +330,11 @@ UNSEEN = [
         "They get 413.",
         "It is not the server's fault.",
     ),
+    Difference(
+        "A first checkpoint has no limits: runs of an endpoint are called as soon as they are due.",
+        "It may bring `limits`, which decide how many are called at a time, and in which order; the SDK sends them only here, and refuses other servers.",
+        "An application that is called at once by all that waits may not bear it.",
+    ),
 ]
 """What recorded traffic does not show."""
 
