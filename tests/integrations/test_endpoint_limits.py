@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 import threading
 from collections import Counter
@@ -568,3 +569,21 @@ async def test_a_function_that_returns_something_else_fails_the_request_first(
         with pytest.raises(stephttp.UsageError, match=why):
             await world.client.get("/pack/1")
         assert shop.begun == []
+
+
+async def test_the_example_of_the_page_runs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "concurrency.md").read_text()
+    *_, example = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    setup = 'stephttp.setup("https://api.example.com")'
+    assert example.count(setup) == 1
+
+    def build(provider: Provider) -> Any:
+        names: dict[str, Any] = {"given": provider}
+        exec(example.replace(setup, "given"), names)
+        return names["app"]
+
+    async with durable(build) as world:
+        answer = await world.client.post("/orders/7/pack", params={"customer": "express"})
+        keys = {gate.key for gate in (await world.engine.reader.queues()).gates}
+        assert keys == {"", "express", "warehouse"}
+        assert (await world.follow(answer)).json() == "order 7 is packed"
