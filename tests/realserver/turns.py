@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any, Generic, NamedTuple, TypeVar
 from unittest.mock import patch
 
-from stephttp._client import background, drivers
+from stephttp._client import background, blocking_driver
 from stephttp.sync import _threads
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ class Turns:
         with (
             patch.object(_threads, "ThreadPoolExecutor", lambda *_: _Branches(self)),
             patch.object(_threads, "SimpleQueue", lambda: _Queue(self)),
-            patch.object(drivers, "wait_for_futures", self._wait_for_futures),
+            patch.object(blocking_driver, "wait_for_futures", self._wait_for_futures),
             patch.object(
                 background,
                 "threading",
