@@ -25,10 +25,12 @@ from typing import Any
 with warnings.catch_warnings():
     # It defines its models in a way that pydantic has deprecated.
     warnings.simplefilter("ignore", DeprecationWarning)
+    import encryption
     import flow_control
     import inngest
     import inngest.fast_api
     import inngest.flask
+    import models
 
 COUNTS: dict[str, Counter[str]] = {}
 """How often each step of each test ran."""
@@ -466,13 +468,20 @@ def coroutines(client: inngest.Inngest) -> list[inngest.Function[Any]]:
     return made
 
 
+def client_of(app_id: str) -> inngest.Inngest:
+    """The client of an app. Models are serialised where a function or step names their type."""
+    serializer = inngest.PydanticSerializer()
+    return inngest.Inngest(app_id=app_id, logger=logging.getLogger("quiet"), serializer=serializer)
+
+
 def serve_fastapi() -> None:
     import uvicorn
     from fastapi import FastAPI
 
     app = FastAPI()
-    client = inngest.Inngest(app_id="fastapi", logger=logging.getLogger("quiet"))
+    client = client_of("fastapi")
     functions = [*coroutines(client), *flow_control.coroutines(client)]
+    functions += [*models.coroutines(client), *encryption.coroutines(client)]
     inngest.fast_api.serve(app, client, functions)
     app.get("/counts")(lambda key: COUNTS.get(key, {}))
     config = uvicorn.Config(app, port=PORT, log_level="warning")
@@ -487,8 +496,9 @@ def serve_flask() -> None:
     from werkzeug.serving import make_server
 
     app = flask.Flask(__name__)
-    client = inngest.Inngest(app_id="flask", logger=logging.getLogger("quiet"))
+    client = client_of("flask")
     functions = [*blocking(client), *flow_control.blocking(client)]
+    functions += [*models.blocking(client), *encryption.blocking(client)]
     inngest.flask.serve(app, client, functions)
     app.get("/counts")(lambda: COUNTS.get(flask.request.args["key"], {}))
     server = make_server("127.0.0.1", PORT, app, threaded=True)

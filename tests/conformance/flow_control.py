@@ -69,3 +69,18 @@ def check_invokers(app: App) -> None:
     assert result["good"] == {"n": 1, "all": [1]}
     assert "not started: rateLimit" in result["error"][1]
     assert app.result("invoke-held") == {"n": 7, "all": [7]}
+
+
+def check_concurrency(app: App) -> None:
+    """No more handlers run at a time than the function allows, however many events there are."""
+    ids = app.send_together("bounded", *[{}] * 24)
+    assert sorted(output(run) for id_ in ids for run in app.ended(id_)) == list(range(1, 25))
+    assert app.counts()["most"] == 2
+
+
+def check_throttle(app: App) -> None:
+    """Runs start one after the other."""
+    ids = app.send_together("paced", *[{}] * 3)
+    first, _, third = sorted(output(run) for id_ in ids for run in app.ended(id_))
+    # The engine counts in milliseconds, and the handler is called a little later than it may be.
+    assert third - first > 1.5

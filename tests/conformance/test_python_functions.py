@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from tests.acceptance.processes import ROOT, STEPHTTP, Process, eventually, free_port
-from tests.conformance import flow_control
+from tests.conformance import encryption, flow_control
 from tests.conformance.functions import App, output, started_by_time
 
 APP = ROOT / "conformance" / "python" / "app.py"
@@ -177,6 +177,20 @@ def test_state_that_is_too_large_for_a_call_is_fetched(app: App) -> None:
     assert app.result("big") == {"size": 7 * 700_000, "events": 1}
 
 
+def test_models_come_back_from_steps_and_functions_as_models(app: App) -> None:
+    assert app.result("models") == {"types": ["Order", "Line"], "total": "4.70"}
+    (order,) = app.latest("order", 1)
+    line = {"unit_price": "1.10", "count": 2}
+    assert output(order) == {
+        "placed": "2026-03-01T12:00:00Z",
+        "lines": [line, line, {"unit_price": "0.30", "count": 1}],
+    }
+
+
+def test_the_engine_stores_what_it_gets_encrypted(app: App) -> None:
+    encryption.check_encryption(app)
+
+
 @pytest.mark.parametrize("framework", ["fastapi", "flask"])
 def test_time_starts_functions(framework: str) -> None:
     with Process([*STEPHTTP, "dev", "--port", "0", "--no-discovery"]) as engine:
@@ -225,6 +239,8 @@ CHECKS = (
     flow_control.check_limits,
     flow_control.check_singletons,
     flow_control.check_invokers,
+    flow_control.check_concurrency,
+    flow_control.check_throttle,
 )
 
 
@@ -233,16 +249,3 @@ def test_options_decide_whether_and_when_a_run_starts(
     app: App, check: Callable[[App], None]
 ) -> None:
     check(app)
-
-
-def test_no_more_handlers_run_at_a_time_than_the_function_allows(app: App) -> None:
-    ids = app.send_together("bounded", *[{}] * 24)
-    assert sorted(output(run) for id_ in ids for run in app.ended(id_)) == list(range(1, 25))
-    assert app.counts()["most"] == 2
-
-
-def test_runs_start_one_after_the_other_through_a_throttle(app: App) -> None:
-    ids = app.send_together("paced", *[{}] * 3)
-    first, _, third = sorted(output(run) for id_ in ids for run in app.ended(id_))
-    # The engine counts in milliseconds, and the handler is called a little later than it may be.
-    assert third - first > 1.5
