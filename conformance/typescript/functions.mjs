@@ -4,9 +4,10 @@
 // the times of a further function; without it there is none.
 
 import http from "node:http";
-import { Inngest, NonRetriableError, RetryAfterError } from "inngest";
+import { Inngest, NonRetriableError, RetryAfterError, referenceFunction } from "inngest";
 import { metadataMiddleware, scoreMiddleware } from "inngest/experimental";
 import { serve } from "inngest/node";
+import { addEncrypted } from "./encryption.mjs";
 import { addTo } from "./flow_control.mjs";
 
 // How often each step of each test ran: counts["<key>"]["<step>"].
@@ -15,6 +16,19 @@ const counts = {};
 function ran(event, name) {
   const mine = (counts[event.data.key] ??= {});
   return (mine[name] = (mine[name] ?? 0) + 1);
+}
+
+// Steps that run now, by test.
+const running = {};
+
+// Work for a while, and count how many did so at the same time at most.
+async function underWay({ data: { key } }, work) {
+  const mine = (counts[key] ??= {});
+  running[key] = (running[key] ?? 0) + 1;
+  mine.most = Math.max(mine.most ?? 0, running[key]);
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  running[key] -= 1;
+  return work();
 }
 
 function failing(message) {
@@ -54,17 +68,49 @@ function functionsOf(client) {
     return { found: found?.data, late };
   });
 
-  const child = add("child", async ({ event }) => {
+  // A parallel group in the mode of races: a branch continues while another one waits.
+  add("race", async ({ event, step, group }) => {
+    const quick = async () => {
+      const first = await step.run("quick", () => ran(event, "quick"));
+      return first + (await step.run("further", () => ran(event, "further")));
+    };
+    const slow = () =>
+      step.waitForEvent("slow", { event: `${client.id}/on`, match: "data.key", timeout: "1m" });
+    return group.parallel({ mode: "race" }, () => Promise.race([quick(), slow()]));
+  });
+
+  // Without that mode, the handler continues once all steps of the group have ended.
+  add("settled", async ({ event, step }) => {
+    const slow = step.waitForEvent("slow", {
+      event: `${client.id}/on`,
+      match: "data.key",
+      timeout: "1m",
+    });
+    const quick = step.run("quick", () => ran(event, "quick"));
+    const first = await Promise.race([slow.then(() => "slow"), quick.then(() => "quick")]);
+    return [first, await step.run("after", () => ran(event, "after"))];
+  });
+
+  const child = add("child", async ({ event, step }) => {
     if (event.data.fail) throw new NonRetriableError("the child failed");
+    if (event.data.hang) await step.sleep("long", "1h");
     return { doubled: event.data.n * 2, name: event.name };
   });
 
   add("invoke", async ({ step }) => {
     const good = await step.invoke("good", { function: child, data: { n: 21 } });
-    const bad = await step
-      .invoke("bad", { function: child, data: { fail: true } })
-      .catch((error) => error.message);
-    return { good, bad };
+    const failures = {
+      bad: { function: child, data: { fail: true } },
+      late: { function: child, data: { hang: true }, timeout: "1s" },
+      none: { function: referenceFunction({ functionId: "no-such-function" }) },
+    };
+    const errors = {};
+    for (const [id, options] of Object.entries(failures)) {
+      await step.invoke(id, options).catch((error) => {
+        errors[id] = [error.name, error.message];
+      });
+    }
+    return { good, errors };
   });
 
   add("send", async ({ event, step }) => {
@@ -125,6 +171,16 @@ function functionsOf(client) {
     timeouts: { start: "1h", finish: "1s" },
   });
 
+  add(
+    "bounded",
+    ({ event, step }) => step.run("work", () => underWay(event, () => ran(event, "work"))),
+    { concurrency: [{ limit: 2, key: "event.data.key" }] },
+  );
+
+  add("paced", async () => Date.now() / 1000, {
+    throttle: { limit: 1, period: "1s", key: "event.data.key" },
+  });
+
   add("big", async ({ events, step }) => {
     let size = 0;
     for (let n = 0; n < 7; n++) {
@@ -135,6 +191,7 @@ function functionsOf(client) {
   });
 
   addTo(client, add);
+  addEncrypted(add);
 
   add("rated", async ({ event, step, runId }) => {
     await step.run("pack", () => client.metadata.set({ boxes: 2 }));

@@ -83,6 +83,12 @@ class App:
         found = eventually(look)
         return [self.engine.get(f"/v1/runs/{run['run_id']}").json()["data"] for run in found]
 
+    def completed(self, event_id: str) -> list[str]:
+        """The ids of the steps that have completed in the runs that an event has started."""
+        paths = [f"/v1/stephttp/runs/{run['run_id']}" for run in self.runs(event_id)]
+        lists = [self.engine.get(path).json()["data"]["step_list"] for path in paths]
+        return [step["id"] for steps in lists for step in steps if step["state"] == "completed"]
+
     def counts(self) -> dict[str, int]:
         """How often things happened in this test."""
         counts: dict[str, int] = httpx2.get(f"{self.url}/counts", params={"key": self.key}).json()

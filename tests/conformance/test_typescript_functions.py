@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 from tests.acceptance.processes import STEPHTTP, Process, eventually, free_port
-from tests.conformance import flow_control
+from tests.conformance import encryption, flow_control
 from tests.conformance.functions import App, output, started_by_time
 
 
@@ -51,6 +51,25 @@ def test_parallel_steps(app: App) -> None:
     assert app.counts() == {"p1": 1, "p2": 1, "after": 1}
 
 
+def test_a_branch_of_a_race_continues_while_another_one_waits(app: App) -> None:
+    event_id = app.send("race")
+    eventually(lambda: "further" in app.completed(event_id))
+    # The SDK ends a run only once it has met all its steps.
+    app.send("on")
+    (run,) = app.ended(event_id)
+    assert output(run) == 2
+    assert app.counts() == {"quick": 1, "further": 1}
+
+
+def test_a_race_outside_of_that_mode_is_won_by_what_ended_first(app: App) -> None:
+    event_id = app.send("settled")
+    eventually(lambda: "quick" in app.completed(event_id))
+    app.send("on")
+    (run,) = app.ended(event_id)
+    assert output(run) == ["quick", 1]
+    assert app.counts() == {"quick": 1, "after": 1}
+
+
 def test_waits(app: App) -> None:
     event_id = app.send("wait")
     eventually(lambda: app.runs(event_id))
@@ -62,7 +81,10 @@ def test_waits(app: App) -> None:
 def test_functions_invoke_functions(app: App) -> None:
     result = app.result("invoke")
     assert result["good"] == {"doubled": 42, "name": "inngest/function.invoked"}
-    assert "the child failed" in result["bad"]
+    assert result["errors"].keys() == {"bad", "late", "none"}
+    assert "the child failed" in result["errors"]["bad"][1]
+    assert "imed out" in result["errors"]["late"][1]
+    assert "no-such-function" in result["errors"]["none"][1]
 
 
 def test_sent_events_start_functions(app: App) -> None:
@@ -124,12 +146,18 @@ def test_large_state(app: App) -> None:
     assert app.result("big") == {"size": 7 * 700_000, "events": 1}
 
 
+def test_the_engine_stores_what_it_gets_encrypted(app: App) -> None:
+    encryption.check_encryption(app)
+
+
 CHECKS = (
     flow_control.check_batches,
     flow_control.check_debounce,
     flow_control.check_limits,
     flow_control.check_singletons,
     flow_control.check_invokers,
+    flow_control.check_concurrency,
+    flow_control.check_throttle,
 )
 
 
