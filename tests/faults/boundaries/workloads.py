@@ -187,7 +187,8 @@ async def functions(bench: Bench) -> None:
     for what, paused in (("pause", True), ("resume", False)):
         changed = await bench.manage("POST", f"/v1/stephttp/functions/store-pack/{what}")
         assert changed.json()["data"]["paused"] is paused
-        (view,) = (await bench.manage("GET", "/v1/apps/store/functions")).json()
+        views = (await bench.manage("GET", "/v1/apps/store/functions")).json()
+        (view,) = [one for one in views if one["slug"] == "store-pack"]
         assert view.get("paused", False) is paused
     # 404: it was received, but the answer was lost.
     removed = await bench.manage("DELETE", "/fn/remove", params={"url": url})
