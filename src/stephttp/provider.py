@@ -109,6 +109,7 @@ class Provider(Outside):
         concurrency: Concurrency | Sequence[Concurrency] | None = None,
         throttle: Throttle | None = None,
         priority: int | Callable[..., int] | None = None,
+        refuse_over_limit: bool = False,
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Set the options of one endpoint, as a decorator of its handler (async or not).
 
@@ -142,6 +143,10 @@ class Provider(Outside):
             throttle: how many waiting runs get their first call by the engine in a period.
             priority: seconds, -600 to 600, by which a run goes before its turn (negative: after),
                 or a plain function that gets what the handler gets and returns them.
+            refuse_over_limit: whether `concurrency` and `throttle` hold the first call, too: a
+                request for which there is no room gets a 429 with `Retry-After`, and its handler
+                does not begin. Each request costs two calls of the engine. Not together with
+                idempotency keys.
 
         Returns:
             The decorator.
@@ -150,8 +155,8 @@ class Provider(Outside):
             TypeError: a value has another type.
             ValueError: a value is out of range, or two contradict each other.
             ConfigurationError: `async_response`, `idempotency`, `idempotency_scope`,
-                `on_divergence`, `concurrency`, `throttle` or `priority` is not of its kind, or
-                `max_runtime` is not positive.
+                `on_divergence`, `concurrency`, `throttle`, `priority` or `refuse_over_limit` is not
+                possible, or `max_runtime` is not positive.
         """
         return decorator(
             checked(
@@ -170,7 +175,13 @@ class Provider(Outside):
             idempotency_scope,
             max_runtime,
             checkpointing,
-            limits_of(concurrency, throttle, priority),
+            limits_of(
+                concurrency,
+                throttle,
+                priority,
+                refuse_over_limit,
+                has_keys=idempotency is not None or self.runtime.settings.has_keys,
+            ),
             self.runtime.endpoint_ids,
         )
 

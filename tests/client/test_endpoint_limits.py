@@ -73,6 +73,16 @@ def test_a_limit_that_makes_no_sense_is_refused(make: Any, why: str) -> None:
         ({"priority": later}, "priority: .* is neither"),
         ({"priority": 601}, "priority: 601 is out of range; give -600 to 600 seconds"),
         ({"priority": -601}, "priority: -601 is out of range"),
+        (
+            {"refuse_over_limit": 1, "throttle": Throttle(1, MINUTE)},
+            "refuse_over_limit: 1 is not possible; give True or False",
+        ),
+        ({"refuse_over_limit": True}, "refuse_over_limit: there is no limit; give concurrency or"),
+        ({"refuse_over_limit": True, "priority": 5}, "refuse_over_limit: there is no limit"),
+        (
+            {"refuse_over_limit": True, "concurrency": Concurrency(1), "idempotency": str},
+            "refuse_over_limit: an endpoint whose requests may have idempotency keys cannot",
+        ),
     ],
 )
 def test_the_decorator_refuses_an_option_that_makes_no_sense(
@@ -81,6 +91,16 @@ def test_the_decorator_refuses_an_option_that_makes_no_sense(
     provider = stephttp.setup("https://api.example.com")
     with pytest.raises(ConfigurationError, match=f"^{why}"):
         provider.endpoint(**options)
+
+
+@pytest.mark.parametrize(
+    "keys", [{"idempotency_header": "Idempotency-Key"}, {"idempotency": lambda request: "k"}]
+)
+def test_keys_of_all_requests_and_refused_ones_exclude_each_other(keys: dict[str, Any]) -> None:
+    provider = stephttp.setup("https://api.example.com", **keys)
+    provider.endpoint(concurrency=Concurrency(1))
+    with pytest.raises(ConfigurationError, match="leave out one of them, also in setup"):
+        provider.endpoint(concurrency=Concurrency(1), refuse_over_limit=True)
 
 
 def test_what_they_are_for_one_request() -> None:

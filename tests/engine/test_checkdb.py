@@ -75,7 +75,10 @@ BREAKS = {
         f"INSERT INTO turns VALUES ('{OTHER}', 1)"
     ),
     "a run that has to pass gates has a turn, and the gates are there": (
-        f"INSERT INTO run_gates VALUES ('{RUN}', '~nothing')"
+        f"INSERT INTO run_gates VALUES ('{RUN}', '~nothing', 0)"
+    ),
+    "a run takes a place with its first call only in its first phase": (
+        f"INSERT INTO run_gates VALUES ('{RUN}', '~nothing', 1)"
     ),
     "a gate has runs, or says when the next one may start": (
         "INSERT INTO gates VALUES ('~unused', 'f', 0, 1, 1, NULL, 0, 0, '')"

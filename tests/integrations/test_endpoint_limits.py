@@ -573,7 +573,7 @@ async def test_a_function_that_returns_something_else_fails_the_request_first(
 
 async def test_the_example_of_the_page_runs() -> None:
     page = (Path(__file__).parents[2] / "docs" / "concurrency.md").read_text()
-    *_, example = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    *_, example, _ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     setup = 'stephttp.setup("https://api.example.com")'
     assert example.count(setup) == 1
 

@@ -108,7 +108,7 @@ async def limited(order: int, *, user: str = "") -> str:
     return user
 
 
-@provider.endpoint(concurrency=stephttp.Concurrency(2), priority=-5)
+@provider.endpoint(concurrency=stephttp.Concurrency(2), priority=-5, refuse_over_limit=True)
 def limited_in_thread(order: int) -> int:
     return order
 

@@ -79,9 +79,12 @@ class OpenedRun(CheckpointRun, omit_defaults=True):
 
     Attributes:
         realtime_token: opens the run's stream.
+        retry_after: seconds after which the request may be repeated, because the limits of the run
+            have no room; 0: it was opened.
     """
 
     realtime_token: str = ""
+    retry_after: int = 0
 
 
 class _NewRunAnswer(Struct):

@@ -71,3 +71,5 @@ class CheckpointNewRunRequest(Struct, omit_defaults=True, gc=False):
     limits: RunLimits | None = None
     """What later calls of the run have to pass; for the stephttp engine only, and sent while the
     server is not known."""
+    within_limits: bool = False
+    """Whether the run is only opened if its first call has room within `limits`."""

@@ -40,8 +40,8 @@ _MILLISECOND = timedelta(milliseconds=1)
 class Concurrency:
     """How many calls of waiting runs the engine makes at a time.
 
-    Runs that sleep, or wait for an event, do not count, nor do first calls: your server answers
-    those. See docs/concurrency.md.
+    Runs that sleep, or wait for an event, do not count, nor do first calls, unless the endpoint
+    has `refuse_over_limit`: your server answers those. See docs/concurrency.md.
 
     Args:
         limit: that many, 1 to 1,000,000.
@@ -105,6 +105,8 @@ class EndpointLimits(Struct, frozen=True):
     concurrency: tuple[Concurrency, ...]
     throttle: Throttle | None
     priority: Priority | None
+    refuses: bool = False
+    """Whether requests over them are refused."""
 
     @property
     def names(self) -> str:
@@ -139,8 +141,14 @@ class EndpointLimits(Struct, frozen=True):
         return RunLimits(concurrency, start, _seconds(self.priority, args, kwargs))
 
 
-def checked_limits(concurrency: Any, throttle: Any, priority: Any) -> EndpointLimits:
+def checked_limits(
+    concurrency: Any, throttle: Any, priority: Any, refuse: Any = False, *, has_keys: bool = False
+) -> EndpointLimits:
     """Return the limits of an endpoint, as the decorator is given them.
+
+    Args:
+        refuse: whether requests over them are refused.
+        has_keys: whether requests to the endpoint may carry idempotency keys.
 
     Raises:
         ConfigurationError: one makes no sense; the message names it.
@@ -171,7 +179,20 @@ def checked_limits(concurrency: Any, throttle: Any, priority: Any) -> EndpointLi
                 f"priority: {priority} is out of range; give -{MOST_PRIORITY} to {MOST_PRIORITY} "
                 "seconds"
             )
-    return EndpointLimits(limits, throttle, priority)
+    if not isinstance(refuse, bool):
+        raise ConfigurationError(
+            f"refuse_over_limit: {refuse!r} is not possible; give True or False"
+        )
+    if refuse and not limits and throttle is None:
+        raise ConfigurationError(
+            "refuse_over_limit: there is no limit; give concurrency or throttle, or leave it out"
+        )
+    if refuse and has_keys:
+        raise ConfigurationError(
+            "refuse_over_limit: an endpoint whose requests may have idempotency keys cannot have "
+            "it; leave out one of them, also in setup"
+        )
+    return EndpointLimits(limits, throttle, priority, refuse)
 
 
 def _is_function(value: Any) -> bool:

@@ -97,8 +97,14 @@ class Checkpoints(Struct, frozen=True):
         ops: list[Op],
         lease: int | None = None,
         claim: IdempotencyClaim | None = None,
+        *,
+        within_limits: bool = False,
     ) -> bytes:
-        """Encode the checkpoint by which the server gets to know a run."""
+        """Encode the checkpoint by which the server gets to know a run.
+
+        Args:
+            within_limits: it is only to be opened if its limits have room for the first call.
+        """
         body = None if run.opts.omit_request_body else request.body or None
         features, ours, limits = self.keys.features, run.declared_retries, run.limits
         if limits is not None and features is not None and limits_of_run.FEATURE not in features:
@@ -134,6 +140,7 @@ class Checkpoints(Struct, frozen=True):
                 process=self.deliveries.process if reads else "",
                 own_retries=ours if features is None else None,
                 limits=limits,
+                within_limits=within_limits,
             )
         )
 

@@ -42,6 +42,10 @@ class FirstCallOfRun(Protocol):
         """Claim a key that the handler gave. Returns whether its steps are to run."""
         ...
 
+    def open_within_limits(self) -> Flow[bool]:
+        """Open the run if its limits have room. Returns whether the handler is to begin."""
+        ...
+
     def open_stream(self, scope: RunScope) -> RunStream:
         """Begin to take what the handler pushes. May be called in any thread."""
         ...

@@ -7,7 +7,7 @@ from __future__ import annotations
 import functools
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
 from inspect import iscoroutine
@@ -29,6 +29,11 @@ from stephttp.errors import ConfigurationError, UsageError
 if TYPE_CHECKING:
     from stephttp._client.flow import Flow
     from stephttp._core.endpoint_limits import EndpointLimits
+
+ON_LOOP = (
+    "refuse_over_limit: a plain handler on the event loop would block it; make it `async def`, or "
+    "let the framework run it in a thread"
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -189,9 +194,13 @@ def decorator(
                 scope = apply(*args, **kwargs)
                 if scope is None:
                     return await handler(*args, **kwargs)
-                if limits is not None and (question := _limit(scope, limits, args, kwargs)):
-                    await scope.drive(question)
-                return await to_its_end(scope, handler(*args, **kwargs), args, kwargs)
+                before = None if limits is None else _limit(scope, limits, args, kwargs)
+                value: Awaitable[Any] = handler(*args, **kwargs)
+                if before is not None:
+                    from stephttp._run.limited_runs import begin
+
+                    value = begin(scope, before, value)
+                return await to_its_end(scope, value, args, kwargs)
 
             return named(wrapper)  # type: ignore[return-value]
 
@@ -200,18 +209,22 @@ def decorator(
             scope = apply(*args, **kwargs)
             if scope is None:
                 return handler(*args, **kwargs)
-            question = None if limits is None else _limit(scope, limits, args, kwargs)
-            if question is not None and not scope.holds_up_loop():
-                scope.block(question)
-                question = None
-            value: Any = called(scope, handler, args, kwargs)
+            before = None if limits is None else _limit(scope, limits, args, kwargs)
+            first: Callable[..., Any] = handler
+            if before is not None and not scope.holds_up_loop():
+                from stephttp._run.limited_runs import begin_blocking
+
+                first, before = begin_blocking(scope, before, handler), None
+            value: Any = called(scope, first, args, kwargs)
             if not iscoroutine(value):
+                if scope.within_limits and before is not None:
+                    raise UsageError(ON_LOOP)
                 return value
             # Such as that of a class-based view of Django, whose method is async.
-            if question is not None:
-                from stephttp._run.limited_runs import asked_first
+            if before is not None:
+                from stephttp._run.limited_runs import begin
 
-                value = asked_first(scope, question, value)
+                value = begin(scope, before, value)
             return to_its_end(scope, value, args, kwargs)
 
         return named(plain_wrapper)
@@ -219,13 +232,20 @@ def decorator(
     return decorate
 
 
-def limits_of(concurrency: Any, throttle: Any, priority: Any) -> EndpointLimits | None:
-    """Return the limits of an endpoint, checked; `None` without any."""
-    if concurrency is None and throttle is None and priority is None:
+def limits_of(
+    concurrency: Any, throttle: Any, priority: Any, refuse: Any = False, *, has_keys: bool = False
+) -> EndpointLimits | None:
+    """Return the limits of an endpoint, checked; `None` without any.
+
+    Args:
+        refuse: whether requests over them are refused.
+        has_keys: whether requests to the endpoint may carry idempotency keys.
+    """
+    if concurrency is None and throttle is None and priority is None and refuse is False:
         return None
     from stephttp._core.endpoint_limits import checked_limits  # few applications need it
 
-    return checked_limits(concurrency, throttle, priority)
+    return checked_limits(concurrency, throttle, priority, refuse, has_keys=has_keys)
 
 
 def checked(
@@ -278,6 +298,11 @@ def _claim(scope: RunScope, key: Any, whose: CallerOf | None = None) -> None:
     """Have an idempotency key claimed before the first step, if there is one to claim."""
     if key is not None and not isinstance(key, str):
         raise UsageError(f"an idempotency key must be a text, not {key!r}")
+    if key and scope.within_limits:
+        raise UsageError(
+            "configure(idempotency=...): a run whose endpoint has refuse_over_limit cannot have an "
+            "idempotency key; leave one out"
+        )
     if key and scope.first_call is not None and _takes_keys(scope):
         scope.claim = partial(scope.first_call.claim_late, key, whose)
 
@@ -287,7 +312,7 @@ def _takes_keys(scope: RunScope) -> bool:
     return scope.first_call is not None and not scope.key_claimed
 
 
-def _limit(scope: RunScope, limits: EndpointLimits, args: Any, kwargs: Any) -> Flow[None] | None:
+def _limit(scope: RunScope, limits: EndpointLimits, args: Any, kwargs: Any) -> Flow[bool] | None:
     """Give a run its limits; see `limited_runs.limit`."""
     from stephttp._run.limited_runs import limit
 

@@ -54,6 +54,7 @@ class FirstCall(HookedCall):
         self.runtime = runtime
         self.started_ns = runtime.now_ns()
         self.run_id = random_ulid(self.started_ns // 1_000_000, os.urandom(16))
+        self._opened_first = False
         self._answer = None
         self._status = 0
         self._headers = []
@@ -91,6 +92,12 @@ class FirstCall(HookedCall):
     @abstractmethod
     def surroundings(self) -> Mapping[str, Any]:
         """The ASGI scope or the environ; see `HandlerCall`."""
+
+    @property
+    def delivers_first(self) -> bool:
+        """Whether the end of the run is delivered before its caller has the whole response: on a
+        host that stops between requests; and so that the next request finds the place free."""
+        return self._opened_first or not self.runtime.settings.background
 
     def first_step(self) -> None:
         """Begin to save, as configured: a step is about to run, whose result could get lost."""
@@ -148,7 +155,7 @@ class FirstCall(HookedCall):
     def _keep_answer(self) -> None:
         """Keep what passes by of the response, if others may ask for it. Called at its start."""
         whole = self._keyed or self._gets_events
-        if self._run.used or whole:
+        if self._run.used or self._opened_first or whole:
             limit = self.runtime.settings.max_body_bytes
             self._answer = Body(limit if whole else min(limit, MAX_RECORDED_BYTES))
 
@@ -281,7 +288,7 @@ class FirstCall(HookedCall):
             put: does so.
             given: its argument.
         """
-        if not self.runtime.settings.background:
+        if self.delivers_first:
             return deliver_first(item, partial(put, given), self.run_id)
         if self._leaving is not None:
             busy, alive = self._leaving

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from stephttp._client.flow import Flow
-from stephttp._run.keyed_call import KeyedCall
+from stephttp._run.limited_call import LimitedCall
 from stephttp._run.scope import RunScope
 from stephttp._wire.http import Response, wants_events
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from stephttp._run.run_stream import Listener, RunStream
 
 
-class FollowedCall(KeyedCall):
+class FollowedCall(LimitedCall):
     """What a first call does for its stream. `FirstCall` sets its attributes."""
 
     __slots__ = ("_gets_events", "_leaving")
@@ -35,6 +35,11 @@ class FollowedCall(KeyedCall):
     ) -> Flow[Response | None] | None:
         """Record how the run ended, or let it wait; see `FirstCall`."""
 
+    @property
+    @abstractmethod
+    def delivers_first(self) -> bool:
+        """Whether the end of the run is delivered before its caller has the whole response."""
+
     def _conclude_stream(
         self, scope: RunScope, error: BaseException | None
     ) -> Flow[Response | None]:
@@ -43,7 +48,7 @@ class FollowedCall(KeyedCall):
         assert stream is not None
         if self._run.suspended and self._stored_answer is None and self._refused is None:
             yield from stream.hand_over()
-        elif self.runtime.settings.background and not self._keyed:
+        elif not self.delivers_first and not self._keyed:
             # The caller of a run that has ended does not wait for the engine. But those who follow
             # it get its end only behind what was pushed.
             busy = stream.leave()

@@ -96,6 +96,12 @@ class Journal(Item):
         """Ops that are under way."""
         return self._sending
 
+    def note_opened(self) -> None:
+        """Take note that the run was opened in the foreground, with a lease."""
+        with self._lock:
+            self.opened = True
+            self.lease.hold(self.fence.lost)
+
     def begin(self, mode: Checkpointing) -> None:
         """Take note that the first step begins.
 

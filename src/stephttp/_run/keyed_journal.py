@@ -39,8 +39,8 @@ class KeyedJournal(Journal):
             named: whether its endpoint was known by then.
         """
         with self._lock:
-            self.opened, self._named = True, named
-            self.lease.hold(self.fence.lost)
+            self._named = named
+            self.note_opened()
 
     def store(self, complete: Op) -> Flow[bool]:
         """Do what `finish` does, and wait until it is stored; the lease is kept until then.

@@ -7,11 +7,12 @@ them, and call more runs at a time than the application can bear.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from stephttp._client.flow import Flow
 from stephttp._core.endpoint_limits import EndpointLimits
+from stephttp._run.branches import suspension
 from stephttp._run.checkpoints import Checkpoints
 from stephttp._run.scope import RunScope
 from stephttp._run.server_question import is_ours
@@ -21,14 +22,14 @@ from stephttp.errors import APIError, UsageError
 
 def limit(
     scope: RunScope, limits: EndpointLimits, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> Flow[None] | None:
+) -> Flow[bool] | None:
     """Give a run that begins what its calls have to pass.
 
     Args:
         args, kwargs: what the handler gets.
 
     Returns:
-        The question what the server is, which comes before the handler; `None`: that is known.
+        What comes before the handler, and returns whether that is to begin; `None`: nothing.
 
     Raises:
         UsageError: the server does not keep limits, or a function of the application returned
@@ -38,10 +39,12 @@ def limit(
         return None
     scope.run.limit(limits.of(args, kwargs))
     checkpoints = scope.runtime.checkpoints
-    if checkpoints.keys.features is None:
-        return _ask(checkpoints, limits.names)
-    _check(checkpoints, limits.names)
-    return None
+    asks = checkpoints.keys.features is None
+    if not asks:
+        _check(checkpoints, limits.names)
+    if limits.refuses:
+        scope.within_limits, scope.claim = True, scope.first_call.open_within_limits
+    return _before(scope, limits.names, asks=asks) if asks or limits.refuses else None
 
 
 def refusal(checkpoints: Checkpoints, names: str = "concurrency, throttle, priority") -> str:
@@ -65,10 +68,11 @@ def refusal(checkpoints: Checkpoints, names: str = "concurrency, throttle, prior
     )
 
 
-async def asked_first(scope: RunScope, question: Flow[None], handler: Awaitable[Any]) -> Any:
-    """Ask before an `async def` handler begins."""
+async def begin(scope: RunScope, before: Flow[bool], handler: Awaitable[Any]) -> Any:
+    """Await an `async def` handler, if what comes before it lets it begin."""
     try:
-        await scope.drive(question)
+        if not await scope.drive(before):
+            await scope.suspend()
     except BaseException:
         if isinstance(handler, Coroutine):
             handler.close()
@@ -76,12 +80,29 @@ async def asked_first(scope: RunScope, question: Flow[None], handler: Awaitable[
     return await handler
 
 
-def _ask(checkpoints: Checkpoints, names: str) -> Flow[None]:
-    try:
-        yield from is_ours(checkpoints)
-    except APIError:
-        return  # the handler may well end without waiting; a run that waits asks again
-    _check(checkpoints, names)
+def begin_blocking(
+    scope: RunScope, before: Flow[bool], handler: Callable[..., Any]
+) -> Callable[..., Any]:
+    """Return what calls a handler that blocks, if what comes before it lets it begin."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if not scope.block(before):
+            raise suspension(scope, "room within the limits of its endpoint")
+        return handler(*args, **kwargs)
+
+    return call
+
+
+def _before(scope: RunScope, names: str, *, asks: bool) -> Flow[bool]:
+    checkpoints = scope.runtime.checkpoints
+    if asks:
+        try:
+            yield from is_ours(checkpoints)
+        except APIError:
+            pass  # the handler may well end without waiting; a run that waits asks again
+        else:
+            _check(checkpoints, names)
+    return not scope.within_limits or (yield from scope.settle_claim())
 
 
 def _check(checkpoints: Checkpoints, names: str) -> None:

@@ -67,6 +67,8 @@ class RunScope(LoopOrThread):
     """Whether the handler has called `configure`."""
     guarded: bool = False
     """Whether a handler is at work that is decorated with `@provider.endpoint`."""
+    within_limits: bool = False
+    """Whether the run is opened before the handler begins, if its limits have room."""
     key_claimed: bool = False
     """Whether an idempotency key was claimed before the handler was called."""
     fence: Fence | None = None

@@ -40,6 +40,7 @@ from stephttp.engine.store.store import Store
 from stephttp.engine.traces.arriving_spans import ArrivingSpans
 from stephttp.engine.work import events, idempotency, interventions, leases, save
 from stephttp.engine.work.checkpoints import Item, Taken, take
+from stephttp.engine.work.first_calls import open_within_limits
 from stephttp.engine.work.keys import ScopedKey
 from stephttp.engine.work.report import report, report_from
 from stephttp.engine.work.start import FirstCheckpoint
@@ -211,6 +212,23 @@ class Engine:
         claimed = await self._write(unit, self._follow_claimed)
         return claimed.run_id
 
+    async def open_within_limits(self, opening: FirstCheckpoint) -> Taken | int:
+        """Open a run, unless one of its limits has no room; see `first_calls`.
+
+        Raises:
+            Refused: the opening is not acceptable.
+        """
+        under_way = {gate.name: self.executor.gates.under_way(gate.name) for gate in opening.gates}
+        unit = partial(open_within_limits, opening=opening, under_way=under_way)
+        outcome = await self._write(unit, self._follow_opened)
+        if isinstance(outcome, int):
+            new = opening.new
+            log_event(
+                log, logging.INFO, "run.over_limit", "first call refused, its limits have no room",
+                run_id=new.run_id, fn=new.slug, retry_after=outcome,
+            )  # fmt: skip
+        return outcome
+
     async def renew(self, run_ids: Sequence[str], lease_ms: int) -> list[str]:
         """Move leases ahead, and return the runs that have none (any more)."""
         due_ms = self.clock.now_ms() + lease_ms
@@ -280,6 +298,10 @@ class Engine:
     def _follow_claimed(self, run: idempotency.ClaimedRun) -> None:
         if run.change is not None:
             self.after.follow(run.change)
+
+    def _follow_opened(self, outcome: Taken | int) -> None:
+        if isinstance(outcome, Taken):
+            self.after.follow(outcome.change)
 
     def _follow_events(self, stored: events.StoredEvents) -> None:
         self.metrics.received(stored.count)

@@ -240,7 +240,7 @@ class ASGIFirstCall(ReceivedCall):
                     self._note_end_of_answer()
             elif ends_response(message, trailers=False):
                 self._note_end_of_answer()
-            if not self.runtime.settings.background and self._ends_with(message, scope):
+            if self.delivers_first and self._ends_with(message, scope):
                 return
         if scope is None or self._held is None:
             await self._send(message)

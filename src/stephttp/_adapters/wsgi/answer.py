@@ -119,11 +119,6 @@ class AnsweredCall(ReceivedCall):
         finally:
             current_call.reset(token)
 
-    @property
-    def delivers_first(self) -> bool:
-        """Whether the run is to be delivered before its response ends."""
-        return not self.runtime.settings.background
-
     def keep(self, chunk: bytes, more: bool) -> None:
         """Keep a piece of the body that passes by, if others may ask for it."""
         answer = self._answer

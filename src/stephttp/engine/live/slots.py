@@ -218,6 +218,10 @@ class Gates:
                 del self.used[gate]
             self._open[gate] = None
 
+    def under_way(self, gate: str) -> int:
+        """Count the calls through a gate, with those that an earlier life may have made."""
+        return self.used[gate] + self._resting.get(gate, 0)
+
     def rest(self, resting: Mapping[str, int]) -> None:
         """Count calls that an earlier life of the engine may have made, in place of others."""
         self._open.update(dict.fromkeys(self._resting))

@@ -46,15 +46,33 @@ def limit(
     """
     if not (gates or priority):
         return
+    turn = connection.execute(QUERIES["add_turn"], (run_id, began_ms - priority * 1000))
+    if turn.rowcount == 0:
+        return  # It may have passed the one for its start.
     for gate in gates:
         connection.execute(QUERIES["save_gate"], asdict(gate) | {"fn_id": fn_id})
         connection.execute(QUERIES["add_run_gate"], (run_id, gate.name))
-    connection.execute(QUERIES["add_turn"], (run_id, began_ms - priority * 1000))
 
 
 def load_gates(connection: sqlite3.Connection, run_id: str) -> Sequence[Gate]:
     """Load the gates that the next call of a run has to pass, the narrowest first."""
     return [Gate(*row) for row in connection.execute(QUERIES["gates_of_run"], (run_id,))]
+
+
+def free_ns(connection: sqlite3.Connection, throttle: str) -> int:
+    """Return when a throttle has forgotten all starts; 0 if it knows of none."""
+    row = connection.execute(QUERIES["free_ns_of_gate"], (throttle,)).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def first_calls(connection: sqlite3.Connection, gate: str) -> int:
+    """Count the first calls that have a place at a gate."""
+    return int(connection.execute(QUERIES["first_calls_at_gate"], (gate,)).fetchone()[0])
+
+
+def begin_first_call(connection: sqlite3.Connection, run_id: str) -> None:
+    """Let the first call of a run take a place at each gate, until its first phase is over."""
+    connection.execute(QUERIES["begin_first_call"], (run_id,))
 
 
 def start_through(connection: sqlite3.Connection, run_id: str, throttle: Gate, now_ms: int) -> None:

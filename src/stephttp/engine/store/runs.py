@@ -222,6 +222,8 @@ def save(connection: sqlite3.Connection, change: Change, before: Run, now_ms: in
         connection.execute(QUERIES["delete_timers"], (run.run_id,))
     elif before.status is RunStatus.SYNC and run.status is not RunStatus.SYNC:
         connection.execute(QUERIES["delete_lease"], (run.run_id,))
+        if before.has_turn:
+            connection.execute(QUERIES["end_first_call"], (run.run_id,))
     if change.ended and before.has_turn:
         gate_rows.end(connection, run.run_id, now_ms)
     _save_parts(connection, [change])

@@ -27,6 +27,7 @@ class FirstCheckpoint(Value, frozen=True, gc=False):
         hints: what is known of the sender.
         gates: what calls of the run have to pass, if the engine comes to make any.
         priority: seconds by which the run goes before its turn.
+        within_limits: the run is only to be opened if its first call may pass the gates, too.
     """
 
     new: NewRun
@@ -36,6 +37,7 @@ class FirstCheckpoint(Value, frozen=True, gc=False):
     hints: Hints = Hints()
     gates: tuple[Gate, ...] = ()
     priority: int = 0
+    within_limits: bool = False
 
 
 def start(connection: sqlite3.Connection, opening: FirstCheckpoint, at: Moment) -> Change | None:

@@ -69,8 +69,14 @@ async def first(request: Request) -> Response:
     engine = engine_of(request)
     body = await read_body(request, engine.settings.max_body)
     opening, claim = read_opening(engine, body, request.headers.get("x-inngest-sdk", ""))
-    run_id = opening.new.run_id
-    if claim is not None:
+    run_id, retry_after = opening.new.run_id, 0
+    if opening.within_limits:
+        outcome = await engine.open_within_limits(opening)
+        if isinstance(outcome, int):
+            retry_after = outcome
+        elif outcome.lost:
+            raise Refused(TAKEN_OVER, 409)
+    elif claim is not None:
         key = ScopedKey.of(claim.scope, claim.key, claim.request)
         run_id = await engine.claim(key, opening)
     elif opening.lease_ms is not None:
@@ -81,10 +87,12 @@ async def first(request: Request) -> Response:
             raise Refused(TAKEN_OVER, 409)
     else:
         await engine.start_run(opening)
-    return wrapped(_answer(engine, run_id, opening), engine.clock.now_ms())
+    return wrapped(_answer(engine, run_id, opening, retry_after), engine.clock.now_ms())
 
 
-def _answer(engine: Engine, run_id: str, opening: FirstCheckpoint) -> NewRunAnswer:
+def _answer(
+    engine: Engine, run_id: str, opening: FirstCheckpoint, retry_after: int
+) -> NewRunAnswer:
     now_ms, secret, settings = engine.clock.now_ms(), engine.store.secret, engine.settings
     jti = tokens.new_ulid(now_ms, engine.rng)
     return NewRunAnswer(
@@ -95,6 +103,7 @@ def _answer(engine: Engine, run_id: str, opening: FirstCheckpoint) -> NewRunAnsw
         realtime_token=tokens.realtime_token(
             [(run_id, STREAM)], secret, now_ms // 1000, settings.realtime_token_lifetime, jti
         ),
+        retry_after=retry_after,
     )
 
 
@@ -149,12 +158,16 @@ def read_opening(
     )
     if message.claim is not None and message.lease is None:
         raise Refused("lease: a claim needs one, so that a run whose process dies is taken over")
+    if message.within_limits:
+        _check_within_limits(message)
     hints = Hints(leaves=leaves_failed_steps(new.sdk))
     opening = FirstCheckpoint(new, state, message.steps or [], message.lease, hints)
     limits = message.limits
     if limits is not None:
         gates = gates_of(limits, app_id, fn_id)
-        opening = replace(opening, gates=gates, priority=limits.priority)
+        opening = replace(
+            opening, gates=gates, priority=limits.priority, within_limits=message.within_limits
+        )
     return opening, message.claim
 
 
@@ -276,6 +289,17 @@ def _is_origin(text: str) -> bool:
         return bool(_ORIGIN.fullmatch(text) and parts.port != 0 and parts.hostname)
     except ValueError:
         return False
+
+
+def _check_within_limits(message: NewRunRequest) -> None:
+    if message.limits is None:
+        raise Refused("limits: within_limits needs them; send them, or leave it out")
+    if message.lease is None:
+        raise Refused(
+            "lease: within_limits needs one, so that a run whose process dies gives up its place"
+        )
+    if message.claim is not None:
+        raise Refused("claim: a run cannot be opened for a key and within_limits; leave one out")
 
 
 def _check_uuid(field: str, value: str | None) -> None:

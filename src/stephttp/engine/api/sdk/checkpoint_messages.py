@@ -68,9 +68,11 @@ class NewRunRequest(Struct):
     own_retries: Int32 | None = None
     """The run's own number, where `retries` is meant for another server."""
     limits: RunLimits | None = None
+    within_limits: bool = False
+    """Whether the run is only opened if its first call has room within `limits`."""
 
 
-class NewRunAnswer(AnswerBody):
+class NewRunAnswer(AnswerBody, omit_defaults=True):
     """The ids of a new run, or of the one that has the idempotency key already.
 
     `token` opens the run's output, `realtime_token` its live stream.
@@ -81,6 +83,9 @@ class NewRunAnswer(AnswerBody):
     run_id: RunId
     token: str
     realtime_token: str
+    retry_after: int = 0
+    """Seconds after which the request may be repeated: the run was not opened, because its limits
+    have no room. 0: it was opened."""
 
 
 class StepsRequest(Struct):

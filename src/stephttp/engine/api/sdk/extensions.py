@@ -102,6 +102,8 @@ async def batch(request: Request) -> Response:
             opening, claim = read_opening(engine, body, sdk)
             if claim is not None:
                 raise Refused("claim: not possible in a batch, because its sender waits for it")
+            if opening.within_limits:
+                raise Refused("within_limits: not possible in a batch; its sender waits for it")
             read.append(opening)
         except Refused as error:
             read.append(error)

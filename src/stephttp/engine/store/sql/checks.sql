@@ -149,6 +149,11 @@ SELECT run_id, gate FROM run_gates
 WHERE NOT EXISTS (SELECT 1 FROM turns WHERE turns.run_id = run_gates.run_id)
       OR NOT EXISTS (SELECT 1 FROM gates WHERE gates.name = run_gates.gate)
 
+-- name: a run takes a place with its first call only in its first phase
+SELECT run_id, gate FROM run_gates
+WHERE first_call = 1
+      AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = run_gates.run_id AND status = 'sync')
+
 -- name: a gate has runs, or says when the next one may start
 SELECT name, fn_id FROM gates
 WHERE period_ms IS NULL AND NOT EXISTS (SELECT 1 FROM run_gates WHERE run_gates.gate = gates.name)

@@ -288,6 +288,18 @@ SELECT max(run_id) FROM runs WHERE run_id >= :time AND run_id < :time || '~'
 SELECT name, place, rank, most, period_ms, burst, free_ns
 FROM run_gates JOIN gates ON name = gate WHERE run_id = ? ORDER BY rank, place, name
 
+-- name: free_ns_of_gate
+SELECT free_ns FROM gates WHERE name = ?
+
+-- name: first_calls_at_gate
+SELECT count(*) FROM run_gates WHERE gate = ? AND first_call = 1
+
+-- name: begin_first_call
+UPDATE run_gates SET first_call = 1 WHERE run_id = ?
+
+-- name: end_first_call
+UPDATE run_gates SET first_call = 0 WHERE run_id = ? AND first_call = 1
+
 -- name: save_gate
 INSERT INTO gates (name, fn_id, place, rank, most, period_ms, burst, free_ns, shown)
 VALUES (:name, :fn_id, :place, :rank, :most, :period_ms, :burst, 0, :shown)

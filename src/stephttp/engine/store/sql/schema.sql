@@ -94,6 +94,8 @@
 -- lane, too; the first character of its name tells it from an origin. Calls under way are counted in
 -- memory. A TURN is the place of a run in lanes, if it has gates or a priority: its begin, less the
 -- priority. A gate goes with its last run, unless it still says when the next run may start.
+-- A FIRST CALL is the request from outside that the application answers: it counts at a gate, from
+-- the opening of its run until that leaves its first phase, if the endpoint refuses requests there.
 --
 -- A SCHEDULE is the next start of a function by time: one row for each of its triggers that is a cron
 -- expression, as long as the function is present and not `refused`. When it falls due, one transaction
@@ -477,10 +479,12 @@ CREATE INDEX gates_by_time ON gates (free_ns) WHERE period_ms IS NOT NULL;
 CREATE TABLE run_gates (
     run_id          TEXT    NOT NULL,
     gate            TEXT    NOT NULL,
+    first_call      INTEGER NOT NULL DEFAULT 0,  -- 1: the first call takes a place
     PRIMARY KEY (run_id, gate)
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX runs_of_gate ON run_gates (gate);
+CREATE INDEX first_calls_of_gate ON run_gates (gate) WHERE first_call = 1;
 
 CREATE TABLE turns (
     run_id          TEXT    PRIMARY KEY,

@@ -128,10 +128,12 @@ CREATE INDEX gates_by_time ON gates (free_ns) WHERE period_ms IS NOT NULL;
 CREATE TABLE run_gates (
     run_id          TEXT    NOT NULL,
     gate            TEXT    NOT NULL,
+    first_call      INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (run_id, gate)
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX runs_of_gate ON run_gates (gate);
+CREATE INDEX first_calls_of_gate ON run_gates (gate) WHERE first_call = 1;
 
 CREATE TABLE turns (
     run_id          TEXT    PRIMARY KEY,
