@@ -11,10 +11,31 @@ from fastapi.responses import JSONResponse
 
 import stephttp
 from stephttp import CheckpointRun, NewAPIRunData, step
-from tests.faults.boundaries.programs import DAYS, MODES, PROVIDER, Bodies, client, serve
+from tests.faults.boundaries.programs import (
+    DAYS,
+    LIMITED,
+    MODES,
+    PROVIDER,
+    Bodies,
+    client,
+    serve,
+)
 
-app = FastAPI()
-app.add_middleware(stephttp.ASGIMiddleware, provider=PROVIDER)
+app, limited = FastAPI(), FastAPI()
+limited.add_middleware(stephttp.ASGIMiddleware, provider=LIMITED)
+
+
+class BothProviders:
+    """Middleware by the endpoint: that of `limited`, or that of all others."""
+
+    def __init__(self, app: Any) -> None:
+        self.others = stephttp.ASGIMiddleware(app, provider=PROVIDER)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await (limited if scope.get("path") == "/limited" else self.others)(scope, receive, send)
+
+
+app.add_middleware(BothProviders)
 
 
 @app.get("/up")
@@ -26,6 +47,20 @@ async def up() -> str:
 @PROVIDER.endpoint(
     id="work", retries=20, delay=timedelta(seconds=0.1), max_delay=timedelta(seconds=0.5)
 )
+async def keyed(program: dict[str, Any]) -> dict[str, Any]:
+    return await work(program)
+
+
+@limited.post("/limited", status_code=201)
+@LIMITED.endpoint(
+    id="limited", retries=20, delay=timedelta(seconds=0.1), max_delay=timedelta(seconds=0.5),
+    concurrency=stephttp.Concurrency(4), throttle=stephttp.Throttle(1000, timedelta(seconds=1)),
+    refuse_over_limit=True,
+)  # fmt: skip
+async def within_limits(program: dict[str, Any]) -> dict[str, Any]:
+    return await work(program)
+
+
 async def work(program: dict[str, Any]) -> dict[str, Any]:
     stephttp.configure(checkpointing=MODES[program.get("mode", "blended")])
     bodies = Bodies(program)

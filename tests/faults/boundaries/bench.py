@@ -180,6 +180,7 @@ class Bench:
     async def order(
         self, *parts: Part, mode: str = "blended", key: bool = True, label: str = "",
         headers: dict[str, str] | None = None, more: Any = None, judged: bool = True,
+        path: str = "/work",
     ) -> None:  # fmt: skip
         """Let the application work through parts, follow the answer, and note all that.
 
@@ -189,6 +190,7 @@ class Bench:
         Args:
             more: makes the body larger.
             judged: whether the handler's answer is to come; not if the run is cancelled.
+            path: of the endpoint.
         """
         label = label or self.label()
         program = {"label": label, "parts": parts, "mode": mode, "more": more}
@@ -197,7 +199,7 @@ class Bench:
         for _ in range(2 if key else 1):
             if key:
                 sent["idempotency-key"] = label
-            answer = await self._post(program, sent, patient=key)
+            answer = await self._post(path, program, sent, patient=key)
             if answer is None:
                 return  # It was not accepted, as far as this caller can know.
             if not judged:
@@ -207,12 +209,12 @@ class Bench:
             self.ledger.write("got", label=label, **values)
 
     async def _post(
-        self, program: Any, headers: dict[str, str], *, patient: bool
+        self, path: str, program: Any, headers: dict[str, str], *, patient: bool
     ) -> httpx2.Response | None:
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             with suppress(httpx2.TransportError):
-                url = self.app_url + "/work"
+                url = self.app_url + path
                 answer = await self.http.post(url, json=program, headers=headers)
                 if answer.status_code == 202 or answer.status_code not in _AGAIN:
                     return answer

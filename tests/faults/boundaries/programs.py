@@ -34,6 +34,10 @@ PROVIDER = stephttp.setup(
     result_path=RESULT_PATH,
 )
 
+LIMITED = stephttp.setup(
+    os.environ["FAULTS_ORIGIN"], checkpointing=MODES["blended"], result_path=RESULT_PATH
+)
+"""Of an endpoint that refuses requests over its limits, which have no idempotency keys."""
 
 STEP = "6f2b3c0e" * 5
 OF_PACK = "event.data.function_id == '{name}-pack'"

@@ -51,6 +51,12 @@ SCENARIOS = (
         workloads.naps_unkeyed,
         sends=(f"{_CALLS}.post_new_run < {_RUN}.suspend.suspend",),
     ),
+    Scenario(
+        workloads.within_limits,
+        commits=(f"{_WORK}.first_calls.open_within_limits",),
+        sends=(f"{_CALLS}.post_new_run < {_RUN}.first_openings.open_run",),
+        apps=("async",),
+    ),
     Scenario(workloads.alone, commits=("stephttp.engine.engine.Engine._take",)),
     Scenario(
         workloads.many,

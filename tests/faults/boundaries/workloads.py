@@ -33,6 +33,12 @@ async def naps_unkeyed(bench: Bench) -> None:
     await bench.order(RUN, NAP, RUN, key=False)
 
 
+async def within_limits(bench: Bench) -> None:
+    """Runs of an endpoint that refuses requests over its limits: they are opened first."""
+    await bench.order(RUN, NAP, RUN, key=False, path="/limited")
+    await bench.order(RUN, key=False, path="/limited")
+
+
 async def alone(bench: Bench) -> None:
     """A run that never waits, reported when its caller has long been answered."""
     await reported_later(bench, 1)
