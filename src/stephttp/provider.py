@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from stephttp._client.background import running_loop
 from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.endpoint_options import AsyncResponse, OnDivergence
 from stephttp._core.retry_policy import ExceptionTypes
-from stephttp._run.endpoint import P, R, checked, decorator, limits_of
+from stephttp._run.endpoint import P, R, checked, decorator
 from stephttp._run.outside import Outside
 from stephttp._run.runtime import SHUTDOWN_TIMEOUT, Replaced, Runtime
 from stephttp._wire.http import Request
@@ -21,7 +21,7 @@ from stephttp.options import Settings, resolve
 from stephttp.setup_options import SetupOptions, SetupOpts
 
 if TYPE_CHECKING:
-    from stephttp._core.endpoint_limits import Concurrency, Throttle
+    from stephttp._core.endpoint_limits import Concurrency, EndpointLimits, Throttle
     from stephttp.asgi import ASGIApp, ASGIMiddleware
     from stephttp.wsgi import WSGIApp, WSGIMiddleware
 
@@ -236,3 +236,19 @@ class Provider(Outside):
             What `wait_sync` returned.
         """
         return self.runtime.close(timeout)
+
+
+def limits_of(
+    concurrency: Any, throttle: Any, priority: Any, refuse: Any = False, *, has_keys: bool = False
+) -> EndpointLimits | None:
+    """Return the limits of an endpoint, checked; `None` without any.
+
+    Args:
+        refuse: whether requests over them are refused.
+        has_keys: whether requests to the endpoint may carry idempotency keys.
+    """
+    if concurrency is None and throttle is None and priority is None and refuse is False:
+        return None
+    from stephttp._core.endpoint_limits import checked_limits  # few applications need it
+
+    return checked_limits(concurrency, throttle, priority, refuse, has_keys=has_keys)

@@ -10,8 +10,8 @@ import pytest
 import stephttp
 from stephttp import Concurrency, ConfigurationError, Throttle
 from stephttp._core.endpoint_limits import checked_limits
-from stephttp._run.endpoint import limits_of
 from stephttp._wire.limits_of_run import CallLimit, RunLimits, ThrottleLimit
+from stephttp.provider import limits_of
 
 MINUTE = timedelta(minutes=1)
 WRONG: Any = b"x"

@@ -36,7 +36,6 @@ MOST_OPS = 100
 _SMALL, _PACE = 64 * 1024, 10_000
 """Bytes for which the usual time is enough, and bytes for which there is one second more."""
 _SHORTEST, _LONGEST = 15.0, 120.0
-
 NEW_RUN = "/v1/http/runs"
 
 
@@ -79,8 +78,7 @@ class OpenedRun(CheckpointRun, omit_defaults=True):
 
     Attributes:
         realtime_token: opens the run's stream.
-        retry_after: seconds after which the request may be repeated, because the limits of the run
-            have no room; 0: it was opened.
+        retry_after: seconds after which the limits of the run may have room; 0: it was opened.
     """
 
     realtime_token: str = ""

@@ -11,6 +11,7 @@ run by now; and all steps, once the run has ended elsewhere.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -19,6 +20,9 @@ from stephttp._core.steps import EXECUTE, SUSPEND, Step, Verdict
 from stephttp._core.waits import Wait
 from stephttp._wire.ids import hash_step_id
 from stephttp._wire.opcodes import Op, OpCode
+
+if TYPE_CHECKING:
+    from stephttp._wire.limits_of_run import RunLimits
 
 
 class PartialCall(CallState):
@@ -36,11 +40,17 @@ class PartialCall(CallState):
     passed_waits: Mapping[str, Wait] = {}
     """What those of them ask for that a server carries out, by hash."""
     _handed_over: bool = False
+    limits: RunLimits | None = None
+    """What its later calls have to pass."""
 
     @property
     def targets_unknown(self) -> bool:
         """True if the server asked for a step that this handler did not come to."""
         return self.target is not None and self.target not in self.earlier.memos
+
+    def limit(self, limits: RunLimits) -> None:
+        """Set what later calls of the run have to pass."""
+        self.limits = limits
 
     def expire(self) -> None:
         """Leave the next step to another call: the time is over, or the run was taken over."""

@@ -14,8 +14,7 @@ states. What happens outside of steps is reported to the run by methods that say
 
     response_began, refuse_waits   the caller can no longer be redirected: what must wait is an
                                    error at the step, and a failed step is final
-    expire                         another call is to continue: the next step is left to it, unless
-                                   this call has done nothing yet
+    expire                         another call is to continue, unless this one has done nothing yet
     stop                           the run has ended elsewhere: no further step begins
     configure                      the endpoint's options; its retries decide what a failure does
     limit                          what later calls have to pass, as the server is to know it
@@ -23,14 +22,14 @@ states. What happens outside of steps is reported to the run by methods that say
     middleware_began,              between the two a failure is the middleware's, and the handler
     handler_reached                was never called
 
-Only four modules change the attributes: `call_state`, on which all rests, `partial_call`, which
-leaves things to another call, `unfinished_steps`, whose bodies did not return, and this one.
+Only four modules change the attributes: `call_state`, `partial_call`, which leaves things to
+another call, `unfinished_steps`, whose bodies did not return, and this one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import Raw
 from msgspec.structs import replace
@@ -58,9 +57,6 @@ from stephttp._wire.opcodes import GATEWAY_OPS, Op, OpCode, Timing, Userland
 from stephttp._wire.stored_state import KnownStep
 from stephttp.errors import CannotWaitError, DivergenceError
 
-if TYPE_CHECKING:
-    from stephttp._wire.limits_of_run import RunLimits
-
 _STEP_RUN = OpCode.STEP_RUN
 
 
@@ -82,8 +78,6 @@ class Run(UnfinishedSteps):
     """Texts that middleware keeps for later calls."""
     unreached: bool = False
     """True if middleware failed before the handler was called."""
-    limits: RunLimits | None = None
-    """What its later calls have to pass."""
     diverged: DivergenceError | None = None
     """What was raised at a step that is of another kind than the remembered one."""
 
@@ -131,10 +125,6 @@ class Run(UnfinishedSteps):
             self.retries = self.opts.retries
         if self.resumed:
             self.earlier.fail_on_divergence(self.opts.on_divergence == "fail")
-
-    def limit(self, limits: RunLimits) -> None:
-        """Set what later calls of the run have to pass."""
-        self.limits = limits
 
     def track(self) -> None:
         """Count this run even if it comes to no step."""

@@ -176,7 +176,7 @@ def decorator(
         scope = configured_scope()
         if scope is not None:
             _apply(scope, given, checkpointing, max_runtime)
-            if idempotency is not None and _takes_keys(scope):
+            if idempotency is not None and scope.first_call and not scope.key_claimed:
                 _claim(scope, idempotency(*args, **kwargs), idempotency_scope)
         return scope
 
@@ -230,22 +230,6 @@ def decorator(
         return named(plain_wrapper)
 
     return decorate
-
-
-def limits_of(
-    concurrency: Any, throttle: Any, priority: Any, refuse: Any = False, *, has_keys: bool = False
-) -> EndpointLimits | None:
-    """Return the limits of an endpoint, checked; `None` without any.
-
-    Args:
-        refuse: whether requests over them are refused.
-        has_keys: whether requests to the endpoint may carry idempotency keys.
-    """
-    if concurrency is None and throttle is None and priority is None and refuse is False:
-        return None
-    from stephttp._core.endpoint_limits import checked_limits  # few applications need it
-
-    return checked_limits(concurrency, throttle, priority, refuse, has_keys=has_keys)
 
 
 def checked(
@@ -303,13 +287,8 @@ def _claim(scope: RunScope, key: Any, whose: CallerOf | None = None) -> None:
             "configure(idempotency=...): a run whose endpoint has refuse_over_limit cannot have an "
             "idempotency key; leave one out"
         )
-    if key and scope.first_call is not None and _takes_keys(scope):
+    if key and scope.first_call is not None and not scope.key_claimed:
         scope.claim = partial(scope.first_call.claim_late, key, whose)
-
-
-def _takes_keys(scope: RunScope) -> bool:
-    """Return whether a handler may still give its idempotency key."""
-    return scope.first_call is not None and not scope.key_claimed
 
 
 def _limit(scope: RunScope, limits: EndpointLimits, args: Any, kwargs: Any) -> Flow[bool] | None:

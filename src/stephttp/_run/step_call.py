@@ -53,21 +53,9 @@ class StepCall:
     """
 
     __slots__ = (
-        "_conversion",
-        "_convert",
-        "_kept",
-        "_options",
-        "_opts",
-        "_raw",
-        "_value",
-        "before",
-        "executes",
-        "returned",
-        "scope",
-        "started_ns",
-        "step",
-        "suspended",
-    )
+        "_conversion", "_convert", "_kept", "_options", "_opts", "_raw", "_value", "before",
+        "executes", "returned", "scope", "started_ns", "step", "suspended",
+    )  # fmt: skip
 
     @classmethod
     def begin(

@@ -1,17 +1,17 @@
-"""The checks of `stephttp doctor`: engine, versions, clocks, keys, applications. Each one says how
-to fix what it finds.
+"""The checks of `stephttp doctor`: of engine, clocks, keys, applications; and how to fix things.
 
 The engine may be ours or an Inngest server; checks that only our engine supports are skipped there.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx2
 
@@ -23,15 +23,11 @@ from stephttp.cli.secure_connections import TRUST, direct_client, is_of_tls
 OK, WARNING, ERROR, SKIPPED = "ok", "warning", "error", "skipped"
 
 _SKEW_WARNING, _SKEW_ERROR = 30, 300
-"""Seconds. Signatures older than the second are refused (docs/protocol.md 2.3); the `Date` header
-has whole seconds."""
+"""Seconds. Signatures older than the second are refused (docs/protocol.md 2.3)."""
 
 _TLS_FIX = f"check the address and the certificate there; {TRUST}"
-CANNOT_ASK_FIX = (
-    "check its INNGEST_BASE_URL, its signing key and its network; its log says what is wrong"
-)
-_MOST_APPS = 10
-_APP_SECONDS = 10.0
+CANNOT_ASK_FIX = "check its INNGEST_BASE_URL, signing key and network; its log says what is wrong"
+_MOST_APPS, _APP_SECONDS = 10, 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,11 +275,7 @@ def _apps_from_engine(engine: Remote, apps: Sequence[str]) -> Iterator[Check]:
 
 def _origin(url: str) -> str:
     """Return the origin of a URL: people may name what `stephttp dev --app` gets, with a path."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return url
-    return f"{parts.scheme}://{parts.netloc}" if parts.scheme and parts.netloc else url
+    return found[0] if (found := re.match(r"\w+://[^/?#]+", url)) else url
 
 
 def _apps_from_here(apps: Sequence[str], ca_file: str) -> Iterator[Check]:

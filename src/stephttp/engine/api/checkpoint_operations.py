@@ -16,7 +16,14 @@ from stephttp.engine.api.openapi.operation import (
 )
 from stephttp.engine.api.openapi.parameters import RUN, parameter
 from stephttp.engine.api.openapi.schema import Json, SchemaOf
-from stephttp.engine.api.sdk import cancelling, checkpoint, extensions, output, run_state
+from stephttp.engine.api.sdk import (
+    cancelling,
+    checkpoint,
+    extensions,
+    other_checkpoints,
+    output,
+    run_state,
+)
 from stephttp.engine.api.sdk.checkpoint_messages import (
     ApiResult,
     AsyncStepsRequest,
@@ -119,13 +126,13 @@ def _checkpoints(prefix: str, suffix: str) -> Iterator[Operation]:
         parameters=(RUN,), body=takes(SchemaOf(StepsRequest)),
     )  # fmt: skip
     yield operation(
-        "POST", f"{run}/async", checkpoint.async_steps,
+        "POST", f"{run}/async", other_checkpoints.async_steps,
         f"reportAsyncSteps{suffix}", "Accept steps of a call that is still open.",
         EMPTY, 400, 404, 409, 413,
         parameters=(RUN,), body=takes(SchemaOf(AsyncStepsRequest)),
     )  # fmt: skip
     yield operation(
-        "POST", f"{run}/response", checkpoint.response,
+        "POST", f"{run}/response", other_checkpoints.response,
         f"reportResponse{suffix}", "End a run with the answer of its endpoint.",
         EMPTY, 400, 404, 409, 413,
         parameters=(RUN,), body=takes(SchemaOf(ApiResult)),

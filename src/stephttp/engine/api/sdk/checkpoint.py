@@ -1,4 +1,4 @@
-"""`POST /v1/checkpoint` and below it: what handlers report (docs/protocol.md 4.2 to 4.4)."""
+"""`POST /v1/checkpoint` and its steps: what handlers report (docs/protocol.md 4.2, 4.3)."""
 
 from __future__ import annotations
 
@@ -7,24 +7,19 @@ import re
 from base64 import b64decode
 from functools import lru_cache
 from hashlib import sha256
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from uuid import UUID
 
 import msgspec
-from msgspec import Raw
 from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stephttp._wire.ids import COMPLETE, ulid_ms
+from stephttp._wire.ids import ulid_ms
 from stephttp._wire.limits import MAX_RETRIES
-from stephttp._wire.opcodes import Op, OpCode
 from stephttp.engine.api.sdk.checkpoint_messages import (
     METHOD_PATTERN,
-    ApiResult,
-    AsyncStepsRequest,
     ClaimRequest,
     NewRunAnswer,
     NewRunRequest,
@@ -39,7 +34,7 @@ from stephttp.engine.model.refused import SUPERSEDED, Refused
 from stephttp.engine.model.run import NewRun, Run, RunStatus
 from stephttp.engine.rules.answers import leaves_failed_steps
 from stephttp.engine.rules.endpoint_gates import gates_of
-from stephttp.engine.web.requests import decode, engine_of, parse_run_id, read_body, read_json
+from stephttp.engine.web.requests import decode, engine_of, parse_run_id, read_body
 from stephttp.engine.web.responses import wrapped
 from stephttp.engine.work.keys import ScopedKey
 from stephttp.engine.work.report import FurtherSteps
@@ -50,9 +45,6 @@ if TYPE_CHECKING:
 
 _NEW_RUN = msgspec.json.Decoder(NewRunRequest)
 _STEPS = msgspec.json.Decoder(StepsRequest)
-_ASYNC_STEPS = msgspec.json.Decoder(AsyncStepsRequest)
-_RESULT = msgspec.json.Decoder(ApiResult)
-_ASYNC_OPS = frozenset({OpCode.STEP_RUN, OpCode.STEP, OpCode.STEP_PLANNED})
 _ORIGIN = re.compile(r"https?://[^\s/?#@\\]+/?", re.IGNORECASE)
 _METHOD = re.compile(METHOD_PATTERN)
 _NEGATIVE_RETRIES = 4
@@ -198,72 +190,9 @@ def read_report(body: bytes, run_id: str | None = None) -> FurtherSteps:
     """
     message = decode(_STEPS, body)
     for field in ("fn_id", "app_id"):
-        _check_uuid(field, getattr(message, field))
+        check_uuid(field, getattr(message, field))
     run_id = parse_run_id(message.run_id or run_id or "")
     return FurtherSteps(run_id, message.steps, message.lease, message.call)
-
-
-async def async_steps(request: Request) -> Response:
-    """Accept steps of a call that is still open, as far as the handler continues after them."""
-    engine = engine_of(request)
-    run_id = parse_run_id(request.path_params["run"])
-    message = await read_json(request, _ASYNC_STEPS)
-    _check_names(message, run_id)
-    for index, op in enumerate(message.steps):
-        if op.op not in _ASYNC_OPS:
-            raise Refused(f"steps[{index}].op: cannot checkpoint async steps ({op.op.value})")
-    dispatch = _dispatch(message.qi_id, message.generation_id)
-    try:
-        await engine.report(run_id, message.steps, dispatch)
-    except Refused as error:
-        # An unknown run is 400 here, and only here (docs/protocol.md 4.4).
-        status = 400 if error.status == HTTPStatus.NOT_FOUND else error.status
-        raise Refused(str(error), status) from None
-    return Response()
-
-
-async def response(request: Request) -> Response:
-    """End a run with the answer that its endpoint gave."""
-    engine = engine_of(request)
-    run_id = parse_run_id(request.path_params["run"])
-    result = await read_json(request, _RESULT)
-    pairs = list((result.headers or {}).items())
-    data: dict[str, Any] = {
-        "status": result.status_code,
-        "headers": result.headers or {},
-        "raw": {"headers": pairs, "body": _checked_base64(result.body or "")},
-        "duration": result.duration,
-    }
-    if result.error:
-        data["error"] = {"name": "Error", "message": result.error}
-    op = Op(OpCode.RUN_COMPLETE, COMPLETE, data=Raw(msgspec.json.encode(data)))
-    await engine.report(run_id, [op])
-    return Response()
-
-
-def _check_names(message: StepsRequest | AsyncStepsRequest, run_id: str) -> None:
-    if message.run_id is not None and parse_run_id(message.run_id) != run_id:
-        raise Refused("run_id: the path names another run than the body")
-    for field in ("fn_id", "app_id"):
-        _check_uuid(field, getattr(message, field))
-
-
-def _dispatch(qi_id: str | None, generation: int | None) -> tuple[str, int] | None:
-    """Return the call that a checkpoint belongs to: job id and generation."""
-    if not qi_id or generation is None:
-        return None
-    try:
-        return b64decode(qi_id, validate=True).decode().partition("::")[0], generation
-    except (binascii.Error, ValueError):
-        raise Refused(f"qi_id: {qi_id[:64]!r} is not base64") from None
-
-
-def _checked_base64(text: str) -> str:
-    try:
-        b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise Refused("body: not base64") from None
-    return text
 
 
 def check_origin(origin: str, field: str) -> None:
@@ -302,7 +231,12 @@ def _check_within_limits(message: NewRunRequest) -> None:
         raise Refused("claim: a run cannot be opened for a key and within_limits; leave one out")
 
 
-def _check_uuid(field: str, value: str | None) -> None:
+def check_uuid(field: str, value: str | None) -> None:
+    """Check that an id that others use is one.
+
+    Raises:
+        Refused: it is not; the text names the field.
+    """
     try:
         UUID(value or tokens.ENVIRONMENT_ID)
     except ValueError:
