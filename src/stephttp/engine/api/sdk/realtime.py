@@ -147,7 +147,9 @@ async def _obey(websocket: WebSocket, engine: Engine, listener: ChannelListener)
                 raise Refused(f"data: more than {_MOST_TOPICS} topics")
             engine.channels.join(listener, topics)
         elif message.kind == "unsub":
-            engine.channels.leave(listener, _pairs(decode(_TOPICS, bytes(message.data))))
+            # By itself: msgspec 0.23 has decoders of a list that are not ones of a sequence.
+            names = decode(_TOPICS, bytes(message.data))
+            engine.channels.leave(listener, _pairs(names))
         else:
             raise Refused(f"kind: {message.kind[:64]!r} is not one of sub, unsub, ping")
 
