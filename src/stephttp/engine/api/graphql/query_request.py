@@ -29,7 +29,7 @@ class GraphQuery(Struct, rename="camel"):
 
 
 class GraphErrorItem(AnswerBody):
-    """What is wrong with a query, and at which field of the answer."""
+    """A problem of a query, and the field of the answer at which it is."""
 
     message: str
     path: list[str | int] | None = None
