@@ -203,8 +203,8 @@ async def test_what_cannot_be_started_when_it_is_due_is_not_held_any_longer(
         elif how == "refused":
             await register(w, parent, {**child, "somethingNew": True})
         else:
-            paused = "UPDATE functions SET paused = 1 WHERE name = 'the shop-child'"
-            await w.engine.store.write(lambda c: c.execute(paused).rowcount)
+            paused = await w.http.post("/v1/stephttp/functions/shop-child/pause")
+            assert paused.status_code == 200
         w.script = [returns("told")]
         await w.after(10)
         assert output(await only(w, event_id)) == "told"

@@ -145,12 +145,12 @@ async def test_functions_that_are_gone_or_refused_are_not_started() -> None:
 async def test_the_times_of_a_paused_function_pass() -> None:
     async with world(at("2026-11-29 12:00"), script=[returns(1)]) as w:
         await register(w, timed("shop-tidy", "* * * * *"))
-        await change(w, "UPDATE functions SET paused = 1")
+        assert (await w.http.post("/v1/stephttp/functions/shop-tidy/pause")).status_code == 200
         assert await w.after(10 * MINUTE) == []
         (trigger,) = await listed(w)
         assert "next_at" not in trigger
         assert "next <time" not in (await w.http.get("/apps")).text
-        await change(w, "UPDATE functions SET paused = 0")
+        assert (await w.http.post("/v1/stephttp/functions/shop-tidy/resume")).status_code == 200
         assert times(await w.after(MINUTE)) == ["29 12:11:00"]
 
 
