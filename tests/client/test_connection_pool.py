@@ -12,6 +12,7 @@ import httpcore2
 import httpx2
 import pytest
 
+from stephttp._client.asyncio_connections import AsyncioBackend
 from stephttp._client.connection_pool import ConnectionPool
 from tests.engine.support import until
 
@@ -54,9 +55,13 @@ async def peers(
     peer = Peer()
     server = await asyncio.start_server(peer.serve, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-    make = partial(httpcore2.AsyncHTTPConnection, keepalive_expiry=keep_alive)
+    make = partial(
+        httpcore2.AsyncHTTPConnection,
+        keepalive_expiry=keep_alive,
+        network_backend=AsyncioBackend(),
+    )
     transport = httpx2.AsyncHTTPTransport()
-    pool: Any = ConnectionPool(make, most_idle)
+    pool: Any = ConnectionPool(make, most_idle, keep_alive)
     transport._pool = pool
     async with httpx2.AsyncClient(transport=transport) as client:
         yield peer, url, client

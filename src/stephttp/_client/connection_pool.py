@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
+from time import monotonic
 from types import TracebackType
 from typing import Any
 
@@ -25,13 +26,20 @@ class ConnectionPool:
     Args:
         make: makes a connection to an origin.
         most_idle: how many are kept.
+        keep_alive: for how many seconds.
     """
 
-    def __init__(self, make: Callable[[httpcore2.Origin], Connection], most_idle: int) -> None:
+    def __init__(
+        self,
+        make: Callable[[httpcore2.Origin], Connection],
+        most_idle: int,
+        keep_alive: float,
+    ) -> None:
         self._make = make
         self._most_idle = most_idle
-        # The one that has been idle longest comes first.
-        self._idle: list[Connection] = []
+        self._keep_alive = keep_alive
+        self._idle: list[tuple[Connection, float]] = []
+        """With the time since when; the one that has been idle longest comes first."""
 
     async def handle_async_request(self, request: httpcore2.Request) -> httpcore2.Response:
         """Send a request. The connection is free again once the answer is closed."""
@@ -49,7 +57,7 @@ class ConnectionPool:
         """Close what is idle; what is not is closed after its answer."""
         self._most_idle = 0
         while self._idle:
-            await self._idle.pop().aclose()
+            await self._idle.pop()[0].aclose()
 
     async def __aenter__(self) -> ConnectionPool:
         return self
@@ -64,8 +72,8 @@ class ConnectionPool:
 
     async def _take(self, origin: httpcore2.Origin) -> Connection:
         for index in range(len(self._idle) - 1, -1, -1):
-            if self._idle[index].can_handle_request(origin):
-                connection = self._idle.pop(index)
+            if self._idle[index][0].can_handle_request(origin):
+                connection, _ = self._idle.pop(index)
                 if not connection.has_expired():
                     return connection
                 # Older ones are hardly any better.
@@ -77,9 +85,13 @@ class ConnectionPool:
         if not connection.is_idle():
             await connection.aclose()
             return
-        self._idle.append(connection)
-        while self._idle and (len(self._idle) > self._most_idle or self._idle[0].has_expired()):
-            await self._idle.pop(0).aclose()
+        now = monotonic()
+        self._idle.append((connection, now))
+        # Only what is taken is asked whether the server has closed it: that is a system call.
+        while self._idle and (
+            len(self._idle) > self._most_idle or self._idle[0][1] <= now - self._keep_alive
+        ):
+            await self._idle.pop(0)[0].aclose()
 
 
 class _Body:

@@ -1,5 +1,5 @@
-"""The HTTP client of the SDK, its timeouts and connection errors. Only this module and
-`connection_pool` name it.
+"""The HTTP client of the SDK, its timeouts and connection errors. Only this module,
+`connection_pool` and `asyncio_connections` name it.
 
 It is imported where it is needed, because importing it takes longer than importing all of stephttp.
 """
@@ -110,6 +110,7 @@ def _lean_transport() -> httpx2.AsyncBaseTransport | None:
     import httpcore2
     import httpx2
 
+    from stephttp._client.asyncio_connections import AsyncioBackend
     from stephttp._client.connection_pool import ConnectionPool
 
     if getproxies():
@@ -120,8 +121,9 @@ def _lean_transport() -> httpx2.AsyncBaseTransport | None:
         httpcore2.AsyncHTTPConnection,
         ssl_context=context,
         keepalive_expiry=KEEP_ALIVE,
+        network_backend=AsyncioBackend(),
     )
-    pool: Any = ConnectionPool(make, MOST_IDLE)
+    pool: Any = ConnectionPool(make, MOST_IDLE, KEEP_ALIVE)
     transport._pool = pool
     return transport
 
