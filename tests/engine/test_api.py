@@ -222,6 +222,16 @@ async def test_the_first_output_of_a_step_wins() -> None:
         assert await w.memos() == {A: {"data": 1}, B: {"data": {"é": None}}}
 
 
+@pytest.mark.parametrize("number", [1, 3, 4, 5, 8, 9])
+async def test_the_first_output_wins_in_any_number_of_steps_whatever_their_ids(number: int) -> None:
+    step_ids = [f"a\0{n}é" for n in range(number)]
+    async with world() as w:
+        await w.post(*[step(step_id, n) for n, step_id in enumerate(step_ids)])
+        await w.report(*[step(step_id, "late") for step_id in [*step_ids, "a"]])
+        first = {step_id: {"data": n} for n, step_id in enumerate(step_ids)}
+        assert await w.memos() == {**first, "a": {"data": "late"}}
+
+
 @pytest.mark.parametrize(
     ("sent", "kept"),
     [("eyJhIjogMX0=", b'{"a": 1}'), ('{"a": 1}', b'{"a": 1}'), ("", b""), (None, None)],

@@ -35,10 +35,12 @@ from stephttp.engine.model.inputs import (
 )
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import NewRun, Run, RunStatus
+from stephttp.engine.model.timer import RESUME
 from stephttp.engine.model.tokens import new_ulid
 from stephttp.engine.rules.answers import OpsAnswer
 from stephttp.engine.store import check
-from stephttp.engine.store.runs import load_call
+from stephttp.engine.store.due_requests import DueCall, load_calls
+from stephttp.engine.store.runs import load_timers
 from stephttp.engine.store.store import Store
 from stephttp.engine.work import cancellations, events, idempotency, save
 from stephttp.engine.work.checkpoints import Item, take
@@ -262,7 +264,9 @@ def settle(
     """The endpoint answers; it is only called for runs that the engine drives, or did."""
     row = connection.execute("SELECT status FROM runs WHERE run_id = ?", (run_id,)).fetchone()
     if row is not None and row != ("sync",):
-        apply_outcome(connection, load_call(connection, run_id), outcome, at.now_ms, at)
+        due = DueCall(run_id, RESUME, load_timers(connection, run_id))
+        (call,) = load_calls(connection, [due])
+        apply_outcome(connection, call, outcome, at.now_ms, at)
 
 
 async def carry_out(store: Store, action: Action, at: Moment) -> None:

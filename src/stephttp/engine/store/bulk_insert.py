@@ -13,7 +13,7 @@ _NAME = re.compile(r":\w+")
 
 # Few, so that each connection keeps all of them prepared; the largest stays far below the number of
 # parameters that SQLite allows (32,766).
-_SIZES = (64, 16, 4, 1)
+_SIZES = (64, 32, 16, 8, 4, 2, 1)
 
 
 def insert(connection: sqlite3.Connection, query: str, rows: Sequence[Sequence[object]]) -> None:

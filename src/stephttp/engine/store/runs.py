@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from operator import attrgetter, itemgetter
 from typing import Any
 
+import msgspec
 from msgspec.structs import asdict, replace
 
 from stephttp._wire.opcodes import Op, OpCode
-from stephttp.engine.model.call import EndpointCall, FunctionState, GatewayRequest
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.function import Function
 from stephttp.engine.model.known_endpoint import Endpoint
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import Known, NewRun, Run, RunStatus, Snapshot, Step
-from stephttp.engine.model.timer import RESUME, TARGETED, Timer, TimerKind
+from stephttp.engine.model.timer import Timer, TimerKind
 from stephttp.engine.model.values import Value
 from stephttp.engine.rules.reruns import Source
 from stephttp.engine.store import bulk_insert, counts, function_rows, gate_rows
 from stephttp.engine.store.sql import QUERIES
 
-_BUSY = TARGETED | {TimerKind.RETRY}
+_PLACES = 4
+"""How many steps the query `known_steps` looks for."""
 
 
 def load(connection: sqlite3.Connection, run_id: str, step_ids: Iterable[str] = ()) -> Snapshot:
@@ -31,84 +32,62 @@ def load(connection: sqlite3.Connection, run_id: str, step_ids: Iterable[str] = 
     Raises:
         Refused: there is no such run.
     """
-    row = connection.execute(QUERIES["run_state"], (run_id,)).fetchone()
-    if row is None:
+    snapshot = load_many(connection, [run_id]).get(run_id)
+    if snapshot is None:
         raise unknown(run_id)
-    state = Run(
-        run_id=row[0],
-        status=RunStatus(row[1]),
-        retries=row[2],
-        request_version=row[3],
-        job_id=row[4],
-        attempt=row[5],
-        unreached=row[6],
-        idle=row[7],
-        step_count=row[8],
-        last_error=row[9],
-        ended_ms=row[10],
-        invoked_by=row[11],
-        fn_id=row[12],
-        began_ms=row[13],
-        state_size=row[14],
-        is_of_function=bool(row[15]),
-        has_turn=bool(row[16]),
-    )
+    steps = _load_steps(connection, run_id, list(step_ids))
+    return replace(snapshot, steps=steps) if steps else snapshot
+
+
+def load_many(connection: sqlite3.Connection, run_ids: Collection[str]) -> dict[str, Snapshot]:
+    """Load runs with their open timers, but without steps. Unknown ids are left out."""
+    rows = connection.execute(QUERIES["run_states"], (_json(run_ids),))
+    states = [_run(*row) for row in rows]
     # Only the engine's own work opens timers, and that starts when a run leaves `SYNC`.
-    timers = load_timers(connection, run_id) if state.status is RunStatus.ASYNC else {}
-    steps = {}
-    for step_id in step_ids:
-        row = connection.execute(QUERIES["known_step"], (run_id, step_id)).fetchone()
-        if row is not None:
-            steps[step_id] = Known(attempts=row[0], resolved=bool(row[1]))
-    return Snapshot(state, steps, timers)
+    timers = _timers_of(connection, [one.run_id for one in states if one.status is RunStatus.ASYNC])
+    return {one.run_id: Snapshot(one, {}, timers.get(one.run_id, {})) for one in states}
+
+
+def _run(run_id: str, status: str, *others: Any) -> Run:
+    *first, invoked_by, fn_id, began_ms, is_of_function, has_turn = others
+    return replace(
+        Run(run_id, RunStatus(status), *first),
+        invoked_by=invoked_by,
+        fn_id=fn_id,
+        began_ms=began_ms,
+        is_of_function=bool(is_of_function),
+        has_turn=bool(has_turn),
+    )
 
 
 def load_timers(connection: sqlite3.Connection, run_id: str) -> dict[str, Timer]:
     """Load the open timers of a run."""
-    found = connection.execute(QUERIES["timers_of_run"], (run_id,))
-    return {step_id: Timer(step_id, TimerKind(kind), *others) for step_id, kind, *others in found}
+    return _timers_of(connection, [run_id]).get(run_id, {})
 
 
-def load_call(
-    connection: sqlite3.Connection,
-    run_id: str,
-    step_id: str = RESUME,
-    timers: Mapping[str, Timer] | None = None,
-) -> EndpointCall:
-    """Load what to send to the endpoint of a run, as its own call or for a planned step.
-
-    Args:
-        timers: the run's open timers, if they are known already.
-    """
-    row = connection.execute(QUERIES["run_call"], (run_id,)).fetchone()
-    fn_id, reads_state, unreached, retries, events, *request = row
-    call = replace(EndpointCall(*request), fn_id=fn_id)
-    timers = load_timers(connection, run_id) if timers is None else timers
-    if step_id == RESUME:
-        # A step that is being called for, or in its back-off, must not be run beside that.
-        plan = any(timer.kind in _BUSY for timer in timers.values())
-        call = replace(call, plan=plan)
-    else:
-        timer = timers[step_id]
-        unreached = timer.unreached
-        call = replace(call, job_id=timer.job_id, attempt=timer.attempt, step_id=step_id, plan=True)
-    # Only a first attempt carries state. A repetition may overlap with the call that it repeats,
-    # and it has to work where a proxy on the way did not accept the state.
-    fresh = not (call.attempt or unreached)
-    # Each sending may cost a process; after one that was in vain, each is counted.
-    call = replace(call, reads_state=bool(reads_state) and fresh, unanswered=unreached)
-    if events is None:
-        return call
-    return function_rows.completed(connection, call, FunctionState(events, retries), timers)
+def _timers_of(
+    connection: sqlite3.Connection, run_ids: Collection[str]
+) -> dict[str, dict[str, Timer]]:
+    timers: dict[str, dict[str, Timer]] = {}
+    if run_ids:
+        rows = connection.execute(QUERIES["timers_of_runs"], (_json(run_ids),))
+        for run_id, step_id, kind, *others in rows:
+            timers.setdefault(run_id, {})[step_id] = Timer(step_id, TimerKind(kind), *others)
+    return timers
 
 
-def load_gateway_request(
-    connection: sqlite3.Connection, run_id: str, step_id: str
-) -> GatewayRequest:
-    """Load the HTTP request that the engine has to make for a step."""
-    (origin,) = connection.execute(QUERIES["run_origin"], (run_id,)).fetchone()
-    spec = load_timers(connection, run_id)[step_id].payload or b"null"
-    return GatewayRequest(run_id, step_id, spec, origin)
+def _load_steps(
+    connection: sqlite3.Connection, run_id: str, step_ids: Sequence[str]
+) -> dict[str, Known]:
+    steps = {}
+    for begin in range(0, len(step_ids), _PLACES):
+        # Not by a JSON array, because SQLite cuts its texts off at a NUL, and callers choose ids.
+        some = (list(step_ids[begin : begin + _PLACES]) * _PLACES)[:_PLACES]
+        for step_id, attempts, resolved in connection.execute(
+            QUERIES["known_steps"], (run_id, *some)
+        ):
+            steps[step_id] = Known(attempts, bool(resolved))
+    return steps
 
 
 def load_source(connection: sqlite3.Connection, run_id: str) -> Source:
@@ -294,3 +273,7 @@ def _many(
 def unknown(run_id: str) -> Refused:
     """Make the error for a run that does not exist."""
     return Refused(f"run_id: there is no run {run_id}", 404)
+
+
+def _json(run_ids: Collection[str]) -> str:
+    return msgspec.json.encode(list(run_ids)).decode()

@@ -4,8 +4,8 @@ threads that read; a full disk.
 One thread owns the connection that writes. It takes all that queued up while it was busy, runs it
 in one transaction, and commits once, so that callers share the cost of a commit. Each unit of work
 has a savepoint of its own, so that one that fails takes nothing else with it. A second thread reads
-for the SDKs, and a few more for people (`browse`), each with a read-only connection of its own. (A
-database in memory has one connection and one thread.)
+for the SDKs, and a few more for people (`browse`), each with a read-only connection of its own,
+where there is nothing to roll back. (A database in memory has one connection and one thread.)
 
 The order, from a request to its acknowledgement:
 
@@ -23,7 +23,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -89,28 +89,24 @@ class Store:
                 version, or another engine works with it.
         """
         writing, *reading = await asyncio.to_thread(self._open)
-        self._writer = _Workers([writing], "BEGIN IMMEDIATE", "stephttp-writer", self._observe)
+        self._writer = _Workers([writing], "stephttp-writer", self._observe)
         if reading:
-            self._reader = _Workers(reading[:1], "BEGIN", "stephttp-reader")
-            self._browsers = _Workers(reading[1:], "BEGIN", "stephttp-browser", largest_batch=1)
+            self._reader = _Workers(reading[:1], "stephttp-reader", reads=True)
+            self._browsers = _Workers(reading[1:], "stephttp-browser", reads=True, largest_batch=1)
 
     def _open(self) -> list[sqlite3.Connection]:
         in_memory = self.path == database.MEMORY
-        if not in_memory:
-            database.refuse_foreign(self.path)
-            self._lock.acquire()
-        try:
-            writing = database.open_for_writing(self.path)
-            try:
-                self.secret = database.secret(writing)
-                count = 0 if in_memory else 1 + _BROWSERS
-                return [writing, *(database.connect_read_only(self.path) for _ in range(count))]
-            except BaseException:
-                writing.close()
-                raise
-        except BaseException:
-            self._lock.release()
-            raise
+        with ExitStack() as undo:
+            if not in_memory:
+                database.refuse_foreign(self.path)
+                self._lock.acquire()
+                undo.callback(self._lock.release)
+            writing = undo.enter_context(closing(database.open_for_writing(self.path)))
+            self.secret = database.secret(writing)
+            count = 0 if in_memory else 1 + _BROWSERS
+            reading = [database.connect_read_only(self.path) for _ in range(count)]
+            undo.pop_all()
+        return [writing, *reading]
 
     async def close(self) -> None:
         """Finish what is queued, then close the database. Later work is refused."""
@@ -167,13 +163,14 @@ class _Workers:
     def __init__(
         self,
         connections: Sequence[sqlite3.Connection],
-        begin: str,
         name: str,
         observe: Observer = lambda units, seconds, committed: None,
+        *,
+        reads: bool = False,
         largest_batch: int = _LARGEST_BATCH,
     ) -> None:
         self.connections = connections
-        self._begin = begin
+        self._begin, self._do = ("BEGIN", _read) if reads else ("BEGIN IMMEDIATE", _savepoint)
         self._largest_batch = largest_batch
         self._observe = observe
         self._loop = asyncio.get_running_loop()
@@ -227,7 +224,7 @@ class _Workers:
         units = _units(batch)
         try:
             connection.execute(self._begin)
-            outcomes = [one for unit in units for one in _savepoint(connection, unit)]
+            outcomes = [one for unit in units for one in self._do(connection, unit)]
             counts.store_notes(connection)
             connection.execute("COMMIT")
         except BaseException as error:
@@ -256,6 +253,14 @@ def _units(batch: Sequence[_Queued]) -> list[list[_Queued]]:
         job = queued[0]
         units.setdefault(number if job.item is None else job.unit, []).append(queued)
     return list(units.values())
+
+
+def _read(connection: sqlite3.Connection, unit: list[_Queued]) -> list[_Outcome]:
+    (queued,) = unit
+    try:
+        return [(queued, queued[0].unit(connection), None)]
+    except BaseException as error:
+        return [(queued, None, error)]
 
 
 def _savepoint(connection: sqlite3.Connection, unit: list[_Queued]) -> list[_Outcome]:

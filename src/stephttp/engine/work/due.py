@@ -5,7 +5,7 @@ timeouts of runs.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
@@ -15,10 +15,11 @@ from stephttp.engine.model.call import EndpointCall, GatewayRequest
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.run import RunStatus, Snapshot
-from stephttp.engine.model.timer import RESUME, TARGETED, TimerKind
+from stephttp.engine.model.timer import RESUME, TARGETED, Timer, TimerKind
 from stephttp.engine.rules.endings import overdue
 from stephttp.engine.rules.transitions import fell_due
-from stephttp.engine.store import memos, runs
+from stephttp.engine.store import due_requests, runs
+from stephttp.engine.store.due_requests import DueCall
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.work import run_timeouts, save
 from stephttp.engine.work.lanes import LaneWalk
@@ -79,24 +80,17 @@ def claim(
     if of_runs:
         ended += run_timeouts.end_late(connection, of_runs, at)
     due_calls, more_calls = _pick(connection, "calls", at.now_ms, busy, slots, room)
-    calls = []
-    for (run_id, step_id), kind, due_ms, gates in due_calls:
-        call = _take(connection, run_id, step_id, at)
-        if call is not None:
-            # A run that is taken over is not for the process that was heard of last.
-            again = kind == TimerKind.ORPHAN or (kind in _CALLS and due_ms < since_ms)
-            call = replace(call, reads_state=False) if again else call
-            calls.append(replace(call, gates=gates) if gates else call)
+    calls = _take(connection, due_calls, since_ms, at)
     functions = [call.run_id for call in calls if call.function is not None]
     if functions:
         run_timeouts.note_calls(connection, functions, at)
-    calls = memos.attach(connection, calls)
-    due_requests, more_requests = _pick(
+    calls = due_requests.attach_state(connection, calls)
+    due_fetches, more_fetches = _pick(
         connection, "http_steps", at.now_ms, busy, gateway_slots, None
     )
-    fetches = [runs.load_gateway_request(connection, *key) for key, *_ in due_requests]
-    late = [(kind, at.now_ms - due_ms) for _, kind, due_ms, _ in (*due_calls, *due_requests)]
-    more = more_calls or more_requests or len(of_runs) == _MOST_OF_RUNS
+    fetches = [due_requests.load_gateway_request(connection, *key) for key, *_ in due_fetches]
+    late = [(kind, at.now_ms - due_ms) for _, kind, due_ms, _ in (*due_calls, *due_fetches)]
+    more = more_calls or more_fetches or len(of_runs) == _MOST_OF_RUNS
     next_due_ms = at.now_ms if more else _next_due_ms(connection, at)
     return DueWork(calls, fetches, ended, next_due_ms, late)
 
@@ -180,22 +174,44 @@ def _pick(
 
 
 def _take(
-    connection: sqlite3.Connection, run_id: str, step_id: str, at: Moment
-) -> EndpointCall | None:
-    """Return the call that is due; `None` if no call follows yet from what fell due."""
-    timers = None
-    if step_id == RESUME:
-        snapshot = runs.load(connection, run_id)
-        if snapshot.run.status is RunStatus.SYNC:  # its only timer is its lease
-            snapshot = replace(snapshot, timers=runs.load_timers(connection, run_id))
-        snapshot = _postpone_waits(connection, snapshot, at)
-        change = fell_due(snapshot, at)
-        runs.save(connection, change, snapshot.run, at.now_ms)
-        if not change.call:
-            return None
-        timers = {key: one for key, one in snapshot.timers.items() if key not in change.dropped}
-        timers |= {timer.step_id: timer for timer in change.timers}
-    return runs.load_call(connection, run_id, step_id, timers)
+    connection: sqlite3.Connection, due: Sequence[_Due], since_ms: int, at: Moment
+) -> list[EndpointCall]:
+    """Return the calls that follow from what fell due; from some, none follows yet."""
+    resumed = [run_id for (run_id, step_id), *_ in due if step_id == RESUME]
+    known = runs.load_many(connection, resumed) if resumed else {}
+    taken: list[tuple[_Due, DueCall]] = []
+    for one in due:
+        run_id, step_id = one[0]
+        if step_id == RESUME:
+            timers = _fall_due(connection, known[run_id], at)
+        else:
+            timers = runs.load_timers(connection, run_id)
+        if timers is not None:
+            taken.append((one, DueCall(run_id, step_id, timers)))
+    calls = due_requests.load_calls(connection, [call for _, call in taken])
+    for index, (_, kind, due_ms, gates) in enumerate([one for one, _ in taken]):
+        # A run that is taken over is not for the process that was heard of last.
+        if kind == TimerKind.ORPHAN or (kind in _CALLS and due_ms < since_ms):
+            calls[index] = replace(calls[index], reads_state=False)
+        if gates:
+            calls[index] = replace(calls[index], gates=gates)
+    return calls
+
+
+def _fall_due(
+    connection: sqlite3.Connection, snapshot: Snapshot, at: Moment
+) -> dict[str, Timer] | None:
+    """Do what falls due in a run, and return its timers if it is to be called now."""
+    run_id = snapshot.run.run_id
+    if snapshot.run.status is RunStatus.SYNC:  # its only timer is its lease
+        snapshot = replace(snapshot, timers=runs.load_timers(connection, run_id))
+    snapshot = _postpone_waits(connection, snapshot, at)
+    change = fell_due(snapshot, at)
+    runs.save(connection, change, snapshot.run, at.now_ms)
+    if not change.call:
+        return None
+    timers = {key: one for key, one in snapshot.timers.items() if key not in change.dropped}
+    return timers | {timer.step_id: timer for timer in change.timers}
 
 
 def _postpone_waits(connection: sqlite3.Connection, snapshot: Snapshot, at: Moment) -> Snapshot:

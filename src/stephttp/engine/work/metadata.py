@@ -27,7 +27,7 @@ def attach(
     Raises:
         Refused: it would have too much metadata; nothing is stored.
     """
-    if connection.execute(QUERIES["run_state"], (run_id,)).fetchone() is None:
+    if connection.execute(QUERIES["run_status"], (run_id,)).fetchone() is None:
         return False
     room = _Room(connection, run_id)
     for one in updates:

@@ -32,7 +32,7 @@ from stephttp.engine.model.timer import TimerKind
 from stephttp.engine.outbound.under_way import Heard
 from stephttp.engine.reading.run_rows import load_waits
 from stephttp.engine.rules.answers import is_current
-from stephttp.engine.store import memos, metadata_rows, runs
+from stephttp.engine.store import due_requests, metadata_rows, runs
 from stephttp.engine.store.run_triggers import load_triggers
 from stephttp.engine.store.runs import unknown
 from stephttp.engine.store.sql import QUERIES
@@ -148,7 +148,7 @@ async def jobs(request: Request) -> Response:
 
 
 def _jobs(connection: sqlite3.Connection, run_id: str) -> list[JobView]:
-    _one(connection, "run_state", run_id)
+    _one(connection, "run_status", run_id)
     rows: list[tuple[int, str, str, int]]
     rows = connection.execute(QUERIES["run_jobs"], (run_id,)).fetchall()
     return [
@@ -184,14 +184,14 @@ def _actions(
     ended: bool,
     call: CallId | None,
 ) -> ResumeState:
-    status = _one(connection, "run_state", run_id)[1]
+    status = _one(connection, "run_status", run_id)[0]
     if not ended:
         _check_open(status, run_id)
     if call is not None:
         current = is_current(runs.load(connection, run_id), call.step, call.job, call.attempt)
         if not current:
             raise Refused(SUPERSEDED, 409)
-    return memos.load(connection, run_id, pending=pending, names=names)
+    return due_requests.load_state(connection, run_id, pending=pending, names=names)
 
 
 def _events(connection: sqlite3.Connection, run_id: str) -> list[RunTrigger]:
@@ -226,7 +226,7 @@ def _run(connection: sqlite3.Connection, run_id: str) -> RunView:
 
 
 def _steps(connection: sqlite3.Connection, run_id: str) -> list[StepView]:
-    _one(connection, "run_state", run_id)
+    _one(connection, "run_status", run_id)
     return [
         StepView(
             step_id=step_id,

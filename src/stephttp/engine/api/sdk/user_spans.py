@@ -66,7 +66,7 @@ async def listing(request: Request) -> Response:
 
 
 def _listing(connection: sqlite3.Connection, run_id: str) -> list[SpanView]:
-    if connection.execute(QUERIES["run_state"], (run_id,)).fetchone() is None:
+    if connection.execute(QUERIES["run_status"], (run_id,)).fetchone() is None:
         raise unknown(run_id)
     return [span_view(span) for span in spans.load(connection, run_id)]
 

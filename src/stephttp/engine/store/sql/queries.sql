@@ -37,12 +37,13 @@ WHERE run_id = :run_id
 -- name: first_phase
 SELECT first_ns FROM runs WHERE run_id = ?
 
--- name: run_state
+-- name: run_states
+-- The first columns are in the order of the fields of `Run`.
 SELECT run_id, status, retries, request_version, job_id, attempt, unreached, idle, step_count,
-       last_error, ended_ms, invoked_by, fn_id, began_ms, state_size,
+       state_size, last_error, ended_ms, invoked_by, fn_id, began_ms,
        EXISTS (SELECT 1 FROM function_runs WHERE function_runs.run_id = runs.run_id),
        EXISTS (SELECT 1 FROM turns WHERE turns.run_id = runs.run_id)
-FROM runs WHERE run_id = ?
+FROM runs WHERE run_id IN (SELECT value FROM json_each(?))
 
 -- name: run_digest
 SELECT digest FROM runs WHERE run_id = ?
@@ -50,10 +51,11 @@ SELECT digest FROM runs WHERE run_id = ?
 -- name: run_output
 SELECT status, output, head, error, sdk FROM runs WHERE run_id = ?
 
--- name: run_call
-SELECT fn_id, reads_state, unreached, retries, events, run_id, job_id, attempt, request_version,
-       event_name, sdk, domain, method, path, query, content_type, coalesce(body, x'')
-FROM runs LEFT JOIN function_runs USING (run_id) WHERE run_id = ?
+-- name: run_calls
+SELECT run_id, job_id, attempt, request_version, event_name, sdk, domain, method, path, query,
+       content_type, coalesce(body, x''), fn_id, reads_state, unreached, retries, events
+FROM runs LEFT JOIN function_runs USING (run_id)
+WHERE run_id IN (SELECT value FROM json_each(?))
 
 -- name: source_run
 SELECT fn_id, retries, request_version, run_id, app_id, slug, digest, event_id, event_name,
@@ -113,8 +115,9 @@ SELECT run_id, trace_id, span_id, parent_id, step_id, attempt, name, kind, statu
        ended_ns, details
 FROM spans WHERE run_id = ? ORDER BY started_ns, ended_ns DESC, span_id
 
--- name: known_step
-SELECT attempts, memo IS NOT NULL FROM steps WHERE run_id = ? AND step_id = ?
+-- name: known_steps
+SELECT step_id, attempts, memo IS NOT NULL FROM steps
+WHERE run_id = ? AND step_id IN (?, ?, ?, ?)
 
 -- name: step_memo
 SELECT memo FROM steps WHERE run_id = ? AND step_id = ?
@@ -151,10 +154,11 @@ INSERT INTO warnings (run_id, kind, step_id, at_ms, message)
 VALUES (:run_id, :kind, :step_id, :at_ms, :message)
 ON CONFLICT (run_id, kind, step_id) DO NOTHING
 
--- name: timers_of_run
-SELECT step_id, kind, due_ms, key, condition, match_keys, match_values, job_id, attempt, unreached,
-       payload
-FROM timers WHERE run_id = ? AND kind NOT IN ('cancel', 'start', 'finish')
+-- name: timers_of_runs
+SELECT run_id, step_id, kind, due_ms, key, condition, match_keys, match_values, job_id, attempt,
+       unreached, payload
+FROM timers
+WHERE run_id IN (SELECT value FROM json_each(?)) AND kind NOT IN ('cancel', 'start', 'finish')
 
 -- name: upsert_timer
 INSERT INTO timers (run_id, step_id, kind, due_ms, key, condition, match_keys, match_values, job_id,
