@@ -1,0 +1,161 @@
+"""Is this version slower than another one? Both in one run, on the questions of the hot path.
+
+    python -m benchmarks.versions CHECKOUT [steps plain flask ingest end_to_end]
+
+CHECKOUT is another working copy whose benchmarks have run once, so that it has an environment. The
+servers of both run all the time, and get their load in turns: this, other, other, this. One that
+waits does next to nothing, and a slow moment of the machine hits both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks import harness, place
+from benchmarks.bench_end_to_end import CALLERS, before
+from benchmarks.bench_flask import THREADS
+from benchmarks.callers import crowd
+
+Measure = Callable[[float], float]
+"""Puts load on servers for so many seconds; returns answers a second."""
+
+
+class Version:
+    """A checkout, whose servers run in its own environment.
+
+    Args:
+        root: the folder of the checkout.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._python = str(root / ".bench" / "venv" / "bin" / "python")
+        self._cwd = root / "benchmarks"
+
+    def engine(self, db: Path) -> Any:
+        command = [self._python, "-m", "stephttp", "dev", "--port", "0", "--db", str(db)]
+        return harness.started(command, r"engine ready on (http://\S+)", cwd=self._cwd)
+
+    def uvicorn(self, app: str, engine_url: str) -> Any:
+        command = [self._python, "-m", "uvicorn", app, "--port", "0", "--no-access-log"]
+        command += ["--loop", "uvloop", "--http", "httptools"]
+        env = {"INNGEST_DEV": engine_url}
+        return harness.started(command, r"running on (http://\S+)", env, cwd=self._cwd)
+
+    def gunicorn(self, app: str, engine_url: str) -> Any:
+        command = [self._python, "-m", "gunicorn", app, "--bind", "127.0.0.1:0", "--workers", "1"]
+        command += ["--threads", str(THREADS), "--keep-alive", "30"]
+        env = {"INNGEST_DEV": engine_url}
+        return harness.started(command, r"Listening at: (http://\S+)", env, cwd=self._cwd)
+
+
+@contextmanager
+def requests(
+    version: Version, db: Path, path: str, *, flask: bool = False, steps: int = 2
+) -> Generator[Measure]:
+    """Load an application, whose runs the engine records meanwhile."""
+    serve = version.gunicorn if flask else version.uvicorn
+    name = "flask_apps:durable" if flask else "apps:durable"
+    with version.engine(db) as engine, serve(name, engine.url) as app:
+        answered = 0
+
+        def measure(seconds: float) -> float:
+            nonlocal answered
+            done = harness.load(app.url + path, seconds=round(seconds))
+            answered += done.requests
+            if steps:
+                harness.wait_for(db, answered)
+            return done.per_second
+
+        yield measure
+
+
+@contextmanager
+def ingest(version: Version, db: Path) -> Generator[Measure]:
+    """Load the engine with whole runs."""
+    with version.engine(db) as engine:
+        accepted = rounds = 0
+
+        def measure(seconds: float) -> float:
+            nonlocal accepted, rounds
+            rounds += 1
+            done = harness.load(
+                engine.url, script="checkpoints.lua", args=f"{rounds:03}", seconds=round(seconds)
+            )
+            accepted += done.requests
+            harness.wait_for(db, accepted)
+            return done.per_second
+
+        yield measure
+
+
+@contextmanager
+def end_to_end(version: Version, db: Path) -> Generator[Measure]:
+    """Load both with runs that sleep."""
+    with version.engine(db) as engine, version.uvicorn("waiting_app:app", engine.url) as app:
+
+        def measure(seconds: float) -> float:
+            began = time.monotonic()
+            goes_on = partial(before, began + seconds)
+            results = asyncio.run(crowd(app.url, engine.url, "/short", CALLERS, goes_on))
+            assert all(result.body == b"3" for result in results)
+            return len(results) / (time.monotonic() - began)
+
+        yield measure
+
+
+QUESTIONS: dict[str, Callable[[Version, Path], Any]] = {
+    "steps": partial(requests, path="/orders/book"),
+    "plain": partial(requests, path="/items/book", steps=0),
+    "flask": partial(requests, path="/orders/book", flask=True),
+    "ingest": ingest,
+    "end_to_end": end_to_end,
+}
+
+
+def compare(question: str, this: Version, other: Version) -> None:
+    """Answer a question, and print a row of the table."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        sides = [
+            stack.enter_context(QUESTIONS[question](version, Path(folder) / f"{number}.db"))
+            for number, version in enumerate((this, other))
+        ]
+        for side in sides:
+            side(2)
+        rates: tuple[list[float], list[float]] = ([], [])
+        for number in range(harness.ROUNDS):
+            for index in (0, 1) if number % 2 == 0 else (1, 0):
+                rates[index].append(sides[index](harness.SECONDS))
+    ratios = sorted(ours / theirs for ours, theirs in zip(*rates, strict=True))
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    ours, theirs = map(statistics.median, rates)
+    print(
+        f"| {question} | {ours:,.0f} /s | {theirs:,.0f} /s | {middle:.3f} "
+        f"| {low:.3f} to {high:.3f} | {ratios[0]:.3f} to {ratios[-1]:.3f} |",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.versions", description=__doc__)
+    parser.add_argument("checkout", type=Path)
+    parser.add_argument("questions", nargs="*", help=", ".join(QUESTIONS))
+    options = parser.parse_args()
+    place.prepare()
+    this, other = Version(place.ROOT), Version(options.checkout.resolve())
+    print("| question | this | the other | ratio | half of the pairs | all of them |")
+    print("|---|---|---|---|---|---|")
+    for question in options.questions or QUESTIONS:
+        compare(question, this, other)
+
+
+if __name__ == "__main__":
+    main()
