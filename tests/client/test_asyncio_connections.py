@@ -179,6 +179,12 @@ async def test_a_refused_connection_says_so() -> None:
             await AsyncioBackend().connect_tcp("127.0.0.1", free.getsockname()[1], 5)
 
 
+@on_each_loop
+async def test_a_name_that_cannot_be_looked_up_is_a_failed_connection() -> None:
+    with pytest.raises(httpcore2.ConnectError, match="too long"):
+        await AsyncioBackend().connect_tcp("x" * 64 + ".localhost", 80, 5)
+
+
 @pytest.fixture
 def silent() -> Any:
     """An address that does not answer: its queue of connections is full."""

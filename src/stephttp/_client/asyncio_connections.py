@@ -276,7 +276,7 @@ def _raising(timeout: type[Exception], broken: type[Exception]) -> Generator[Non
         yield
     except TimeoutError as error:
         raise timeout(str(error)) from error
-    except OSError as error:  # one of TLS is one, too
+    except (OSError, UnicodeError) as error:  # one of TLS; a name that cannot be looked up
         raise broken(str(error)) from error
 
 
