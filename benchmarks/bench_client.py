@@ -21,7 +21,7 @@ CALLS = 4000
 def measure(folder: Path) -> list[Row]:
     place.pip("aiohttp")
     rounds = max(harness.ROUNDS, 5)
-    with harness.uvicorn("calls:endpoint", PYTHONPATH=str(place.ROOT)) as endpoint:
+    with harness.uvicorn("calls:endpoint", env={"PYTHONPATH": str(place.ROOT)}) as endpoint:
         return [compare(endpoint.url, concurrency, rounds) for concurrency in (1, 50)]
 
 

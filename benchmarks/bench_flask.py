@@ -7,16 +7,17 @@ from typing import Any
 
 from benchmarks import harness
 from benchmarks.harness import Row
-from benchmarks.place import PYTHON
+from benchmarks.place import ROOT
 
 THREADS = 8
 
 
-def gunicorn(app: str, engine_url: str) -> Any:
-    command = [str(PYTHON), "-m", "gunicorn", app, "--bind", "127.0.0.1:0", "--workers", "1"]
+def gunicorn(app: str, engine_url: str, *, checkout: Path = ROOT) -> Any:
+    command = ["-m", "gunicorn", app, "--bind", "127.0.0.1:0", "--workers", "1"]
     options = ["--threads", str(THREADS), "--keep-alive", "30"]
-    return harness.started(
-        [*command, *options], r"Listening at: (http://\S+)", {"INNGEST_DEV": engine_url}
+    env = {"INNGEST_DEV": engine_url}
+    return harness.served(
+        [*command, *options], r"Listening at: (http://\S+)", env, checkout=checkout
     )
 
 

@@ -39,7 +39,7 @@ def dbos(folder: Path, name: str) -> Row:
     with (
         harness.engine(ours) as engine,
         harness.uvicorn("apps:durable", engine.url) as durable,
-        harness.uvicorn("peers.dbos_app:app", **env) as peer,
+        harness.uvicorn("peers.dbos_app:app", env=env) as peer,
     ):
         rates, requests = compare(durable.url, peer.url, ours)
     stored = harness.count(theirs, "SELECT count(*) FROM workflow_status WHERE status = 'SUCCESS'")

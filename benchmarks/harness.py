@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from benchmarks.place import PYTHON, say, wrk
+from benchmarks.place import ROOT, python_of, say, wrk
 
 HERE = Path(__file__).resolve().parent
 SECONDS = int(os.environ.get("BENCH_SECONDS", "3"))
@@ -118,19 +118,37 @@ def _drain(output: IO[str]) -> None:
             say(line.rstrip())
 
 
-def engine(db: Path, *options: str, port: int = 0) -> Any:
+def engine(db: Path, *options: str, port: int = 0, checkout: Path = ROOT) -> Any:
     """Run `stephttp dev` on a real file (which it opens with `synchronous=FULL`)."""
-    command = [str(PYTHON), "-m", "stephttp", "dev", "--port", str(port), "--db", str(db)]
-    return started([*command, *options], r"engine ready on (http://\S+)")
+    command = ["-m", "stephttp", "dev", "--port", str(port), "--db", str(db)]
+    return served([*command, *options], r"engine ready on (http://\S+)", checkout=checkout)
 
 
-def uvicorn(app: str, engine_url: str = "", **env: str) -> Any:
+def uvicorn(
+    app: str,
+    engine_url: str = "",
+    env: Mapping[str, str] | None = None,
+    *,
+    checkout: Path = ROOT,
+) -> Any:
     """Run an application under uvicorn, uvloop and httptools."""
-    command = [str(PYTHON), "-m", "uvicorn", app, "--port", "0", "--no-access-log"]
+    command = ["-m", "uvicorn", app, "--port", "0", "--no-access-log"]
     options = ["--loop", "uvloop", "--http", "httptools"]
-    if engine_url:
-        env["INNGEST_DEV"] = engine_url
-    return started([*command, *options], r"running on (http://\S+)", env)
+    known = {"INNGEST_DEV": engine_url} if engine_url else {}
+    env = {**known, **(env or {})}
+    return served([*command, *options], r"running on (http://\S+)", env, checkout=checkout)
+
+
+def served(
+    options: Sequence[str],
+    ready: str,
+    env: Mapping[str, str] | None = None,
+    *,
+    checkout: Path = ROOT,
+) -> Any:
+    """Run a server of Python's as `started` does, in the environment of a checkout."""
+    python = python_of(checkout)
+    return started([str(python), *options], ready, env, cwd=checkout / "benchmarks")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".bench"
-PYTHON = FOLDER / "venv" / "bin" / "python"
+
+
+def python_of(checkout: Path) -> Path:
+    """Return the interpreter of the benchmarks of a checkout."""
+    return checkout / ".bench" / "venv" / "bin" / "python"
+
+
+PYTHON = python_of(ROOT)
 NODE = FOLDER / "node"
 SERVERS = ["uvicorn", "uvloop", "httptools", "fastapi", "flask", "gunicorn"]
 PEERS = Path(__file__).resolve().parent / "peers"

@@ -22,49 +22,29 @@ from typing import Any
 
 from benchmarks import harness, place
 from benchmarks.bench_end_to_end import CALLERS, before
-from benchmarks.bench_flask import THREADS
+from benchmarks.bench_flask import gunicorn
 from benchmarks.callers import crowd
 
 Measure = Callable[[float], float]
 """Puts load on servers for so many seconds; returns answers a second."""
 
 
-class Version:
-    """A checkout, whose servers run in its own environment.
-
-    Args:
-        root: the folder of the checkout.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self._python = str(root / ".bench" / "venv" / "bin" / "python")
-        self._cwd = root / "benchmarks"
-
-    def engine(self, db: Path) -> Any:
-        command = [self._python, "-m", "stephttp", "dev", "--port", "0", "--db", str(db)]
-        return harness.started(command, r"engine ready on (http://\S+)", cwd=self._cwd)
-
-    def uvicorn(self, app: str, engine_url: str) -> Any:
-        command = [self._python, "-m", "uvicorn", app, "--port", "0", "--no-access-log"]
-        command += ["--loop", "uvloop", "--http", "httptools"]
-        env = {"INNGEST_DEV": engine_url}
-        return harness.started(command, r"running on (http://\S+)", env, cwd=self._cwd)
-
-    def gunicorn(self, app: str, engine_url: str) -> Any:
-        command = [self._python, "-m", "gunicorn", app, "--bind", "127.0.0.1:0", "--workers", "1"]
-        command += ["--threads", str(THREADS), "--keep-alive", "30"]
-        env = {"INNGEST_DEV": engine_url}
-        return harness.started(command, r"Listening at: (http://\S+)", env, cwd=self._cwd)
-
-
 @contextmanager
 def requests(
-    version: Version, db: Path, path: str, *, flask: bool = False, steps: int = 2
+    checkout: Path, db: Path, path: str, *, flask: bool = False, steps: int = 2
 ) -> Generator[Measure]:
-    """Load an application, whose runs the engine records meanwhile."""
-    serve = version.gunicorn if flask else version.uvicorn
+    """Load an application, whose runs the engine records meanwhile.
+
+    Args:
+        checkout: the version whose servers run, in its own environment.
+        steps: of each request; without any there is no run.
+    """
+    serve = gunicorn if flask else harness.uvicorn
     name = "flask_apps:durable" if flask else "apps:durable"
-    with version.engine(db) as engine, serve(name, engine.url) as app:
+    with (
+        harness.engine(db, checkout=checkout) as engine,
+        serve(name, engine.url, checkout=checkout) as app,
+    ):
         answered = 0
 
         def measure(seconds: float) -> float:
@@ -79,9 +59,9 @@ def requests(
 
 
 @contextmanager
-def ingest(version: Version, db: Path) -> Generator[Measure]:
+def ingest(checkout: Path, db: Path) -> Generator[Measure]:
     """Load the engine with whole runs."""
-    with version.engine(db) as engine:
+    with harness.engine(db, checkout=checkout) as engine:
         accepted = rounds = 0
 
         def measure(seconds: float) -> float:
@@ -98,9 +78,12 @@ def ingest(version: Version, db: Path) -> Generator[Measure]:
 
 
 @contextmanager
-def end_to_end(version: Version, db: Path) -> Generator[Measure]:
+def end_to_end(checkout: Path, db: Path) -> Generator[Measure]:
     """Load both with runs that sleep."""
-    with version.engine(db) as engine, version.uvicorn("waiting_app:app", engine.url) as app:
+    with (
+        harness.engine(db, checkout=checkout) as engine,
+        harness.uvicorn("waiting_app:app", engine.url, checkout=checkout) as app,
+    ):
 
         def measure(seconds: float) -> float:
             began = time.monotonic()
@@ -112,7 +95,7 @@ def end_to_end(version: Version, db: Path) -> Generator[Measure]:
         yield measure
 
 
-QUESTIONS: dict[str, Callable[[Version, Path], Any]] = {
+QUESTIONS: dict[str, Callable[[Path, Path], Any]] = {
     "steps": partial(requests, path="/orders/book"),
     "plain": partial(requests, path="/items/book", steps=0),
     "flask": partial(requests, path="/orders/book", flask=True),
@@ -121,12 +104,12 @@ QUESTIONS: dict[str, Callable[[Version, Path], Any]] = {
 }
 
 
-def compare(question: str, this: Version, other: Version) -> None:
+def compare(question: str, this: Path, other: Path) -> None:
     """Answer a question, and print a row of the table."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         sides = [
-            stack.enter_context(QUESTIONS[question](version, Path(folder) / f"{number}.db"))
-            for number, version in enumerate((this, other))
+            stack.enter_context(QUESTIONS[question](checkout, Path(folder) / f"{number}.db"))
+            for number, checkout in enumerate((this, other))
         ]
         for side in sides:
             side(2)
@@ -150,7 +133,7 @@ def main() -> None:
     parser.add_argument("questions", nargs="*", help=", ".join(QUESTIONS))
     options = parser.parse_args()
     place.prepare()
-    this, other = Version(place.ROOT), Version(options.checkout.resolve())
+    this, other = place.ROOT, options.checkout.resolve()
     print("| question | this | the other | ratio | half of the pairs | all of them |")
     print("|---|---|---|---|---|---|")
     for question in options.questions or QUESTIONS:

@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from stephttp.engine.store import bulk_insert
+from stephttp.engine.store import many_rows
 
 INSERT = """
 INSERT INTO things (name, n, kind) VALUES (:name, :n, 'fixed')
@@ -29,7 +29,7 @@ def test_rows_of_any_number_are_inserted_in_their_order(
     said: list[str] = []
     connection.set_trace_callback(said.append)
     wanted = [(f"row {n}", n) for n in range(count)]
-    bulk_insert.insert(connection, INSERT, wanted)
+    many_rows.insert(connection, INSERT, wanted)
     connection.set_trace_callback(None)
     found = connection.execute("SELECT name, n FROM things ORDER BY rowid").fetchall()
     assert found == wanted
@@ -39,12 +39,12 @@ def test_rows_of_any_number_are_inserted_in_their_order(
 def test_the_same_key_twice_in_one_statement_is_a_conflict_as_well(
     connection: sqlite3.Connection,
 ) -> None:
-    bulk_insert.insert(connection, INSERT, [("a", 1), ("b", 10), ("a", 2), ("a", 3)])
+    many_rows.insert(connection, INSERT, [("a", 1), ("b", 10), ("a", 2), ("a", 3)])
     found = connection.execute("SELECT * FROM things ORDER BY name").fetchall()
     assert found == [("a", 6, "fixed"), ("b", 10, "fixed")]
 
 
 def test_the_parameters_of_a_row_have_names() -> None:
-    assert bulk_insert.parameters(INSERT) == ("name", "n")
+    assert many_rows.parameters(INSERT) == ("name", "n")
     with pytest.raises(ValueError, match="no row"):
-        bulk_insert.parameters("SELECT 1")
+        many_rows.parameters("SELECT 1")

@@ -276,19 +276,16 @@ class Outbox:
     def remove(self, items: Sequence[tuple[Item, bool]]) -> None:
         """Remove items, but for those that have more to send."""
         gone: list[Item] = []
-        kept = size = 0
         with self.lock:
             for item, more in items:
                 if more or item.changed:
                     self.queue.append(item)
-                    kept += 1
                     continue
-                size += item.accounted
+                self._open -= 1
+                self.kept_bytes -= item.accounted
                 item.held, item.accounted = False, 0
                 if item.tried is not None:
                     gone.append(item)
-            self._open -= len(items) - kept
-            self.kept_bytes -= size
             emptied = self._taken_when_empty()
         for item in gone:
             item.was_tried(True)

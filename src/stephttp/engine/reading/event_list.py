@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import RunStatus
 from stephttp.engine.reading.list_filter import Page, Paging
@@ -22,6 +20,7 @@ from stephttp.engine.reading.scanning import (
     search,
     time_bounds,
 )
+from stephttp.engine.store.many_rows import json_array
 
 _TIMES = Times("events", "received_ms")
 
@@ -100,7 +99,7 @@ def list_events(
 
     def examine(seqs: Sequence[int]) -> list[tuple[int, EventRow]]:
         query = _ROWS
-        values: dict[str, Any] = {"seqs": msgspec.json.encode(seqs).decode()}
+        values: dict[str, Any] = {"seqs": json_array(seqs)}
         values |= {"after_ms": wanted.after_ms, "before_ms": wanted.before_ms}
         if wanted.text:
             patterns = {f"text{n}": text for n, text in enumerate(like_patterns(wanted.text))}

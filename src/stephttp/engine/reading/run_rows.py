@@ -8,12 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import msgspec
-
 from stephttp.engine.model.gate import MARK
 from stephttp.engine.model.run import RunStatus
 from stephttp.engine.model.timer import RESUME, TimerKind
 from stephttp.engine.reading.list_filter import RunState
+from stephttp.engine.store.many_rows import json_array
 
 AT_WORK = "('resume', 'planned', 'racing', 'gateway')"
 """Kinds of timers for work that is being done once they are due."""
@@ -125,7 +124,7 @@ def load_waits(connection: sqlite3.Connection, run_ids: Iterable[str]) -> dict[s
         WHERE timers.run_id IN (SELECT value FROM json_each(?))
               AND kind NOT IN ('lease', 'orphan', 'cancel', 'start', 'finish')
         ORDER BY due_ms""",
-        (msgspec.json.encode(list(run_ids)).decode(),),
+        (json_array(run_ids),),
     )
     waits = defaultdict(list)
     for run_id, kind, step_id, *others in rows:

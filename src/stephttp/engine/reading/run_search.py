@@ -9,12 +9,11 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import msgspec
-
 from stephttp.engine.model.run import RunStatus
 from stephttp.engine.reading.list_filter import RunFilter, RunState
 from stephttp.engine.reading.run_rows import AT_WORK, COLUMNS, RunRow, run_row
 from stephttp.engine.reading.scanning import Bounds, like_patterns
+from stephttp.engine.store.many_rows import json_array
 
 _ENDED = {
     RunState.COMPLETED: RunStatus.COMPLETED,
@@ -100,7 +99,7 @@ class RunSearch:
 
     def examine(self, seqs: Sequence[int]) -> list[tuple[int, RunRow]]:
         """Return the wanted runs among these numbers."""
-        values = self._values | {"seqs": msgspec.json.encode(seqs).decode()}
+        values = self._values | {"seqs": json_array(seqs)}
         return [(row[0], run_row(row)) for row in self._connection.execute(self._query, values)]
 
     @property
@@ -118,7 +117,7 @@ class RunSearch:
         return [status for status in RunStatus if status in statuses]
 
     def _fn_ids(self) -> list[str]:
-        names = msgspec.json.encode(self._wanted.endpoints).decode()
+        names = json_array(self._wanted.endpoints)
         rows = self._connection.execute(
             """SELECT fn_id FROM endpoints
                WHERE slug IN (SELECT value FROM json_each(:names))

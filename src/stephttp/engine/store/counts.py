@@ -26,7 +26,7 @@ from math import log2
 from typing import NamedTuple
 
 from stephttp.engine.model.run import Run, RunStatus
-from stephttp.engine.store import bulk_insert
+from stephttp.engine.store import many_rows
 from stephttp.engine.store.database import StoreConnection
 from stephttp.engine.store.sql import QUERIES
 
@@ -177,7 +177,7 @@ def store_notes(connection: sqlite3.Connection) -> None:
         return
     counted = add_up(connection.notes)
     latest = max(minute for _, minute, _, _ in counted)
-    bulk_insert.insert(connection, ADD, spread(counted, kept_at_s=latest))
+    many_rows.insert(connection, ADD, spread(counted, kept_at_s=latest))
     if latest > connection.counted_until_s:
         connection.counted_until_s = latest
         old = [(width, latest - kept) for width, kept in WIDTHS.items()]

@@ -17,6 +17,7 @@ from stephttp._wire.stored_state import PENDING
 from stephttp.engine.model.call import EndpointCall, FunctionState, GatewayRequest, ResumeState
 from stephttp.engine.model.timer import RESUME, TARGETED, Timer, TimerKind
 from stephttp.engine.store import function_rows
+from stephttp.engine.store.many_rows import json_array
 from stephttp.engine.store.runs import load_timers
 from stephttp.engine.store.sql import QUERIES
 
@@ -42,7 +43,7 @@ def load_calls(connection: sqlite3.Connection, due: Sequence[DueCall]) -> list[E
     """Load what to send to the endpoints, in the same order."""
     if not due:
         return []
-    run_ids = _json([one.run_id for one in due])
+    run_ids = json_array([one.run_id for one in due])
     rows = {row[0]: row for row in connection.execute(QUERIES["run_calls"], (run_ids,))}
     return [_call(connection, one, rows[one.run_id]) for one in due]
 
@@ -102,7 +103,7 @@ def attach_state(
     }
     if not run_ids:
         return list(calls)
-    values = {"run_ids": _json(run_ids), "most": stored_state.LARGEST}
+    values = {"run_ids": json_array(run_ids), "most": stored_state.LARGEST}
     run_ids.difference_update(row[0] for row in connection.execute(QUERIES["large_states"], values))
     rows = _rows(connection, run_ids)
     states = {run_id: _render(rows.get(run_id, []), pending=True, names=True) for run_id in run_ids}
@@ -118,7 +119,7 @@ def attach_state(
 
 def _rows(connection: sqlite3.Connection, run_ids: Collection[str]) -> dict[str, list[_Row]]:
     rows: dict[str, list[_Row]] = {}
-    for run_id, *row in connection.execute(QUERIES["states"], (_json(run_ids),)):
+    for run_id, *row in connection.execute(QUERIES["states"], (json_array(run_ids),)):
         rows.setdefault(run_id, []).append(tuple(row))
     return rows
 
@@ -148,7 +149,3 @@ def _render(rows: Sequence[_Row], *, pending: bool, names: bool) -> ResumeState:
     memos = b",".join(msgspec.json.encode(step_id) + b":" + memo for step_id, memo in pairs)
     shown = ", ".join(failures[:_MOST_FAILURES]) if pending else ""
     return ResumeState(b"{" + memos + b"}\n", shown)
-
-
-def _json(run_ids: Collection[str]) -> str:
-    return msgspec.json.encode(list(run_ids)).decode()

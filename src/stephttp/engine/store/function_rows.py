@@ -17,6 +17,7 @@ from stephttp.engine.model.known_endpoint import Endpoint
 from stephttp.engine.model.timer import RESUME, Timer
 from stephttp.engine.rules.functions.run_events import names_of
 from stephttp.engine.store import gate_rows
+from stephttp.engine.store.many_rows import json_array
 from stephttp.engine.store.sql import QUERIES
 
 _ENDPOINT = len(Endpoint.__struct_fields__)
@@ -140,7 +141,7 @@ def completed(
     memos: list[bytes] = []
     done: list[str] = []
     failures, size = 0, len(state.events)
-    ids = msgspec.json.encode([call.run_id]).decode()
+    ids = json_array([call.run_id])
     for _, step_id, memo, edited, op, attempts, *_ in connection.execute(QUERIES["states"], (ids,)):
         if memo is not None:
             done.append(step_id)

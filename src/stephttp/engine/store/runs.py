@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable, Sequence
 from operator import attrgetter, itemgetter
 from typing import Any
 
-import msgspec
 from msgspec.structs import asdict, replace
 
 from stephttp._wire.opcodes import Op, OpCode
@@ -19,7 +18,7 @@ from stephttp.engine.model.run import Known, NewRun, Run, RunStatus, Snapshot, S
 from stephttp.engine.model.timer import Timer, TimerKind
 from stephttp.engine.model.values import Value
 from stephttp.engine.rules.reruns import Source
-from stephttp.engine.store import bulk_insert, counts, function_rows, gate_rows
+from stephttp.engine.store import counts, function_rows, gate_rows, many_rows
 from stephttp.engine.store.sql import QUERIES
 
 _PLACES = 4
@@ -41,7 +40,9 @@ def load(connection: sqlite3.Connection, run_id: str, step_ids: Iterable[str] = 
 
 def load_many(connection: sqlite3.Connection, run_ids: Collection[str]) -> dict[str, Snapshot]:
     """Load runs with their open timers, but without steps. Unknown ids are left out."""
-    rows = connection.execute(QUERIES["run_states"], (_json(run_ids),))
+    if not run_ids:
+        return {}
+    rows = connection.execute(QUERIES["run_states"], (many_rows.json_array(run_ids),))
     states = [_run(*row) for row in rows]
     # Only the engine's own work opens timers, and that starts when a run leaves `SYNC`.
     timers = _timers_of(connection, [one.run_id for one in states if one.status is RunStatus.ASYNC])
@@ -70,7 +71,7 @@ def _timers_of(
 ) -> dict[str, dict[str, Timer]]:
     timers: dict[str, dict[str, Timer]] = {}
     if run_ids:
-        rows = connection.execute(QUERIES["timers_of_runs"], (_json(run_ids),))
+        rows = connection.execute(QUERIES["timers_of_runs"], (many_rows.json_array(run_ids),))
         for run_id, step_id, kind, *others in rows:
             timers.setdefault(run_id, {})[step_id] = Timer(step_id, TimerKind(kind), *others)
     return timers
@@ -160,9 +161,7 @@ def insert_many(connection: sqlite3.Connection, runs: Sequence[tuple[NewRun, Cha
     """Store new runs, whose ids are known to be free, with a statement a table."""
     if runs:
         values = [row(new, change.run) for new, change in runs]
-        bulk_insert.insert(
-            connection, QUERIES["insert_run"], [_in_order(value) for value in values]
-        )
+        many_rows.insert(connection, QUERIES["insert_run"], [_in_order(value) for value in values])
         # The last that was seen of each function is what counts.
         latest = {value["fn_id"]: value for value in values}
         for value in latest.values():
@@ -214,9 +213,9 @@ def _see(connection: sqlite3.Connection, row: dict[str, Any]) -> None:
     connection.execute(QUERIES[query], row)
 
 
-_in_order = itemgetter(*bulk_insert.parameters(QUERIES["insert_run"]))
+_in_order = itemgetter(*many_rows.parameters(QUERIES["insert_run"]))
 _PARTS = {
-    name: attrgetter(*bulk_insert.parameters(QUERIES[name])[1:])
+    name: attrgetter(*many_rows.parameters(QUERIES[name])[1:])
     for name in ("upsert_step", "upsert_timer", "add_history", "add_warning")
 }
 """The values of a step, timer, entry or warning in the order of its query's parameters, after the
@@ -238,7 +237,7 @@ def _insert(
 ) -> None:
     values = _PARTS[query]
     rows = [(change.run.run_id, *values(one)) for change, some in parts for one in some]
-    bulk_insert.insert(connection, QUERIES[query], rows)
+    many_rows.insert(connection, QUERIES[query], rows)
 
 
 def row(new: NewRun, run: Run) -> dict[str, Any]:
@@ -273,7 +272,3 @@ def _many(
 def unknown(run_id: str) -> Refused:
     """Make the error for a run that does not exist."""
     return Refused(f"run_id: there is no run {run_id}", 404)
-
-
-def _json(run_ids: Collection[str]) -> str:
-    return msgspec.json.encode(list(run_ids)).decode()

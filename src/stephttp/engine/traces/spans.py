@@ -8,9 +8,8 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
-import msgspec
-
 from stephttp.engine.model.settings import Settings
+from stephttp.engine.store.many_rows import json_array
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.traces.otlp import Span
 
@@ -32,7 +31,7 @@ class Stored:
 
 def store(connection: sqlite3.Connection, spans: Sequence[Span], settings: Settings) -> Stored:
     """Store the spans of known runs, as far as there is room."""
-    ids = msgspec.json.encode(sorted({span.run_id for span in spans})).decode()
+    ids = json_array(sorted({span.run_id for span in spans}))
     room = {
         run_id: (settings.max_run_spans - count, settings.max_run_spans_bytes - size)
         for run_id, count, size in connection.execute(QUERIES["span_room"], (ids,))

@@ -10,8 +10,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-import msgspec
-
 from stephttp._wire.opcodes import Op, OpCode
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.inputs import Moment, Origin
@@ -20,6 +18,7 @@ from stephttp.engine.model.run import Snapshot
 from stephttp.engine.model.values import Value
 from stephttp.engine.rules.transitions import apply_ops
 from stephttp.engine.store import runs
+from stephttp.engine.store.many_rows import json_array
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.work import leases, save
 from stephttp.engine.work.report import FurtherSteps, report
@@ -87,7 +86,7 @@ def _known_runs(connection: sqlite3.Connection, items: Sequence[Item]) -> set[st
     run_ids = [item.new.run_id for item in items if isinstance(item, FirstCheckpoint)]
     if not run_ids:
         return set()
-    rows = connection.execute(QUERIES["digests"], (msgspec.json.encode(run_ids).decode(),))
+    rows = connection.execute(QUERIES["digests"], (json_array(run_ids),))
     return {run_id for run_id, _ in rows}
 
 

@@ -178,7 +178,7 @@ def _take(
 ) -> list[EndpointCall]:
     """Return the calls that follow from what fell due; from some, none follows yet."""
     resumed = [run_id for (run_id, step_id), *_ in due if step_id == RESUME]
-    known = runs.load_many(connection, resumed) if resumed else {}
+    known = runs.load_many(connection, resumed)
     taken: list[tuple[_Due, DueCall]] = []
     for one in due:
         run_id, step_id = one[0]
@@ -188,13 +188,13 @@ def _take(
             timers = runs.load_timers(connection, run_id)
         if timers is not None:
             taken.append((one, DueCall(run_id, step_id, timers)))
-    calls = due_requests.load_calls(connection, [call for _, call in taken])
-    for index, (_, kind, due_ms, gates) in enumerate([one for one, _ in taken]):
+    loaded = due_requests.load_calls(connection, [call for _, call in taken])
+    calls = []
+    for ((_, kind, due_ms, gates), _), call in zip(taken, loaded, strict=True):
         # A run that is taken over is not for the process that was heard of last.
-        if kind == TimerKind.ORPHAN or (kind in _CALLS and due_ms < since_ms):
-            calls[index] = replace(calls[index], reads_state=False)
-        if gates:
-            calls[index] = replace(calls[index], gates=gates)
+        again = kind == TimerKind.ORPHAN or (kind in _CALLS and due_ms < since_ms)
+        reads_state = call.reads_state and not again
+        calls.append(replace(call, reads_state=reads_state, gates=gates))
     return calls
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-import msgspec
 from msgspec.structs import replace
 
 from stephttp._wire.opcodes import Op, OpCode
@@ -22,6 +21,7 @@ from stephttp.engine.model.settings import LONGEST_LEASE
 from stephttp.engine.model.timer import LEASE, Timer, TimerKind
 from stephttp.engine.rules.transitions import apply_ops
 from stephttp.engine.store import runs
+from stephttp.engine.store.many_rows import json_array
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.work import save
 from stephttp.engine.work.report import is_repeat
@@ -70,6 +70,6 @@ def extend_all(connection: sqlite3.Connection, now_ms: int) -> None:
 
 def renew(connection: sqlite3.Connection, run_ids: Sequence[str], due_ms: int) -> list[str]:
     """Move leases ahead, and return the runs that have none (any more)."""
-    values = {"run_ids": msgspec.json.encode(run_ids).decode(), "due_ms": due_ms}
+    values = {"run_ids": json_array(run_ids), "due_ms": due_ms}
     renewed = {run_id for (run_id,) in connection.execute(QUERIES["renew_leases"], values)}
     return [run_id for run_id in run_ids if run_id not in renewed]

@@ -13,12 +13,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.timer import Timer, TimerKind
 from stephttp.engine.rules.conditions import equalities, expressions
 from stephttp.engine.store import run_triggers
+from stephttp.engine.store.many_rows import json_array
 from stephttp.engine.store.sql import QUERIES
 
 MOST_AT_ONCE = 100
@@ -173,7 +172,7 @@ def earlier_events(
     }
     rows = connection.execute(QUERIES["events_before"], values).fetchall()
     if sent:
-        values = {"name": name, "ids": msgspec.json.encode(sent).decode()}
+        values = {"name": name, "ids": json_array(sent)}
         rows = sorted({*rows, *connection.execute(QUERIES["events_sent"], values)})
     return [
         StoredEvent(seq, event_id, name, received_ms, body)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 
-import msgspec
-
 from stephttp.engine.model.change import Change
 from stephttp.engine.model.inputs import Moment
 from stephttp.engine.model.timer import TimerKind
 from stephttp.engine.rules.functions.run_timers import LONGEST_MS
+from stephttp.engine.store.many_rows import json_array
 from stephttp.engine.store.sql import QUERIES
 from stephttp.engine.work import save
 
@@ -47,6 +46,6 @@ def end_late(
 
 def note_calls(connection: sqlite3.Connection, run_ids: Sequence[str], at: Moment) -> None:
     """Note that runs are called, if that is for the first time."""
-    ids = msgspec.json.encode(run_ids).decode()
+    ids = json_array(run_ids)
     connection.execute(QUERIES["first_calls"], (ids,))
     connection.execute(QUERIES["begin_finish"], {"run_ids": ids, "now_ms": at.now_ms})

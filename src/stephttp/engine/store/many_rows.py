@@ -1,12 +1,14 @@
-"""Inserts many rows with few statements: executing a statement costs more than the insertion."""
+"""Many rows with few statements: executing a statement costs more than a row of it."""
 
 from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import chain
+
+import msgspec
 
 _VALUES = re.compile(r"(?<=\bVALUES )\([^()]*\)")
 _NAME = re.compile(r":\w+")
@@ -29,6 +31,12 @@ def insert(connection: sqlite3.Connection, query: str, rows: Sequence[Sequence[o
             part = rows[done : done + size]
             connection.execute(_repeated(query, size), tuple(chain.from_iterable(part)))
             done += size
+
+
+def json_array(keys: Iterable[str | int]) -> str:
+    """Return keys as the one parameter of a query that reads them by `json_each`. They may have no
+    NUL, where SQLite cuts them off."""
+    return msgspec.json.encode(list(keys)).decode()
 
 
 @cache
