@@ -23,6 +23,7 @@ from stephttp._client.api_calls import NEW_RUN
 from stephttp._client.outbox import Item
 from stephttp._client.outbox_batch import Parcel
 from stephttp._core.run import Run
+from stephttp._run.finished_run import Record
 from stephttp._wire.http import Request, Response
 from stephttp._wire.ids import random_ulid
 from stephttp.engine import Settings, create_app
@@ -42,7 +43,9 @@ def finished(provider: Provider) -> bytes:
         run.complete(run.begin(name), b'{"item":"book","cents":1200}', 1, 1)
     request = Request("GET", "/orders/book", "", [])
     response = Response(200, [(b"content-type", b"application/json")], b'{"ok":true}')
-    return provider.runtime.checkpoints.finished(run, request, response, duration_ns=1, error=None)
+    ops = run.unreported.take_all()
+    checkpoints = provider.runtime.checkpoints
+    return Record(checkpoints, run, ops, request, response, 1, 1, None).encode()
 
 
 class Counting(httpx2.ASGITransport):

@@ -95,6 +95,7 @@ class Outbox:
         workers: those that are at work, or about to be.
         alone: how many items are to be sent alone, to find out which of them is refused.
         is_away: the server gave no answer when it was asked last.
+        unencoded: items that wait for others, to be encoded together. Not guarded.
     """
 
     def __init__(
@@ -127,6 +128,7 @@ class Outbox:
         self._drained: Future[None] | None = None
         self._refused = 0
         self.is_away = False
+        self.unencoded: list[Item] = []
 
     @property
     def depth(self) -> int:
@@ -167,6 +169,15 @@ class Outbox:
                 extra={"outbox_depth": count, "outbox_bytes": held, "outbox_dropped": refused},
             )  # fmt: skip
         return not refused
+
+    def weigh(self, items: Sequence[Item]) -> None:
+        """Account for items whose sizes are known better now."""
+        sizes = [item.size() for item in items]
+        with self.lock:
+            for item, size in zip(items, sizes, strict=True):
+                if item.held:
+                    self.kept_bytes += size - item.accounted
+                    item.accounted = size
 
     def after(
         self, done: Future[None], put: Callable[[], object], alive: Callable[[], bool]
@@ -240,14 +251,13 @@ class Outbox:
         Args:
             urgent: someone waits, so one that pauses is not at work.
         """
-        # Until the server is known, one worker calls it, and the others start from what it learns.
-        limit = WORKERS if self.batches() is False else 1
         with self.lock:
             pausing = 0
             if self.workers:
                 self._take_over()
                 pausing = sum(worker.pauses for worker in self.workers) if urgent else 0
-                if len(self.workers) - pausing >= limit:
+                # Until the server is known, one worker calls it; others start from what it learns.
+                if len(self.workers) - pausing >= (WORKERS if self.batches() is False else 1):
                     return
             if not self.queue:
                 return

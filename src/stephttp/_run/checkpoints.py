@@ -99,11 +99,13 @@ class Checkpoints(Struct, frozen=True):
         claim: IdempotencyClaim | None = None,
         *,
         within_limits: bool = False,
+        at_ns: int | None = None,
     ) -> bytes:
         """Encode the checkpoint by which the server gets to know a run.
 
         Args:
             within_limits: it is only to be opened if its limits have room for the first call.
+            at_ns: when that was of which it tells; `None`: now.
         """
         body = None if run.opts.omit_request_body else request.body or None
         features, ours, limits = self.keys.features, run.declared_retries, run.limits
@@ -124,7 +126,7 @@ class Checkpoints(Struct, frozen=True):
                 query_params=request.query,
                 body=body,
             ),
-            ts=self.now_ns() // 1_000_000,
+            ts=(self.now_ns() if at_ns is None else at_ns) // 1_000_000,
         )
         return encode_struct(
             CheckpointNewRunRequest(
@@ -174,37 +176,6 @@ class Checkpoints(Struct, frozen=True):
             data=msgspec.Raw(encode_struct(kept)),
             userland=Userland(CAPSULE_NAME),
         )
-
-    def finished(
-        self,
-        run: Run,
-        request: Request,
-        response: Response,
-        *,
-        duration_ns: int,
-        error: str | None,
-    ) -> bytes:
-        """Encode a run that ended without waiting as one checkpoint, for the background."""
-        ops = run.unreported.take_all()
-        complete = self.completed(response, duration_ns=duration_ns, error=error)
-        shorten(request)
-        checkpoint = self.first_checkpoint(run, request, [*ops, complete])
-        size = len(checkpoint)
-        if size > MAX_CHECKPOINT_BYTES:
-            request.body = response.body = b""
-            complete = self.completed(response, duration_ns=duration_ns, error=error)
-            checkpoint = self.first_checkpoint(run, request, [*ops, complete])
-            what = "bodies"
-            if len(checkpoint) > MAX_CHECKPOINT_BYTES:
-                for op in ops:
-                    op.data, op.opts = msgspec.UNSET, None
-                checkpoint = self.first_checkpoint(run, request, [*ops, complete])
-                what = "bodies and results"
-            logger.warning(
-                "stephttp: the record of run %s has %d bytes, which is too many; %s are left out "
-                "of it", run.run_id, size, what,
-            )  # fmt: skip
-        return checkpoint
 
     def completed(
         self, response: Response, *, duration_ns: int, error: str | None, exact: bool = False

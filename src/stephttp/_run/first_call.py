@@ -15,12 +15,13 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, TypeVar
 
-from stephttp._client.api_calls import NEW_RUN, steps_path
+from stephttp._client.api_calls import steps_path
 from stephttp._client.flow import Flow
 from stephttp._client.outbox import Item
 from stephttp._client.outbox_batch import Parcel
 from stephttp._core.failures import describe
 from stephttp._run.delivered_first import deliver_first
+from stephttp._run.finished_run import FinishedRun, Record, encode_together
 from stephttp._run.hooked_call import HookedCall
 from stephttp._run.idempotency import repeatable
 from stephttp._run.journal import Journal
@@ -55,6 +56,7 @@ class FirstCall(HookedCall):
         self.started_ns = runtime.now_ns()
         self.run_id = random_ulid(self.started_ns // 1_000_000, os.urandom(16))
         self._opened_first = False
+        self.delivers_first = not runtime.settings.background
         self._answer = None
         self._status = 0
         self._headers = []
@@ -93,12 +95,6 @@ class FirstCall(HookedCall):
     def surroundings(self) -> Mapping[str, Any]:
         """The ASGI scope or the environ; see `HandlerCall`."""
 
-    @property
-    def delivers_first(self) -> bool:
-        """Whether the end of the run is delivered before its caller has the whole response: on a
-        host that stops between requests; and so that the next request finds the place free."""
-        return self._opened_first or not self.runtime.settings.background
-
     def first_step(self) -> None:
         """Begin to save, as configured: a step is about to run, whose result could get lost."""
         scope = self.current.scope()
@@ -134,7 +130,9 @@ class FirstCall(HookedCall):
             # No server takes less than what is recorded of any run.
             return body.overflown or (body.size > MAX_RECORDED_BYTES and self._is_too_large())
         size = self._announced()
-        return size is None or size > self.runtime.checkpoints.largest_body(self._run)
+        if not size:  # no body, or one of unknown length
+            return size is None
+        return size > self.runtime.checkpoints.largest_body(self._run)
 
     def _is_too_large(self) -> bool:
         """Whether the body, as far as it was read, is too large for a request that waits."""
@@ -238,7 +236,8 @@ class FirstCall(HookedCall):
     def _response(self) -> Response:
         """Return what the handler answered."""
         body = self._answer.join() if self._answer else b""
-        return Response(self._status or 500, self._headers, body)
+        # Middleware has the other list, and the record is encoded later.
+        return Response(self._status or 500, [*self._headers], body)
 
     def _record(self, error: BaseException | None, *, known: bool = False) -> Flow[None] | None:
         """Report how the run has ended.
@@ -250,7 +249,8 @@ class FirstCall(HookedCall):
             What does that, where the response has to wait for it.
         """
         runtime, answer, response = self.runtime, self._answer, self._response()
-        duration_ns = runtime.now_ns() - self.started_ns
+        ended_ns = runtime.now_ns()
+        duration_ns = ended_ns - self.started_ns
         if duration_ns < 0:  # the clock was set
             duration_ns = 0
         text = None if error is None else describe(error)
@@ -267,19 +267,21 @@ class FirstCall(HookedCall):
             if known:
                 ops = [*self._run.unreported.take_all(), complete]
                 body = runtime.checkpoints.further_checkpoint(self._run, ops, None)
-                return self._put(Parcel(steps_path(self._run.run_id), body))
-        checkpoint = runtime.checkpoints.finished(
+                item = Item(Parcel(steps_path(self._run.run_id), body))
+                return self._report(item, runtime.outbox.put, item)
+        record = Record(
+            runtime.checkpoints,
             self._run,
+            self._run.unreported.take_all(),
             self._named_request(),
             response,
-            duration_ns=duration_ns,
-            error=text,
+            ended_ns,
+            duration_ns,
+            text,
         )
-        return self._put(Parcel(NEW_RUN, checkpoint))
-
-    def _put(self, parcel: Parcel) -> Flow[None] | None:
-        item = Item(parcel)
-        return self._report(item, self.runtime.outbox.put, item)
+        finished = FinishedRun(record)
+        encode_together(runtime.outbox, finished)
+        return self._report(finished, runtime.outbox.put, finished)
 
     def _report(self, item: Item, put: Callable[[T], object], given: T) -> Flow[None] | None:
         """Put an item into the outbox. Returns what does so, where the response has to wait.

@@ -189,7 +189,8 @@ class StepCall:
             raw = encode_input(args)
             self._opts = None if raw is None else {"input": raw}
         context.run(_set_here, self)
-        return context.run(body, *args, **kwargs)
+        # An empty `**` copies a dict.
+        return context.run(body, *args, **kwargs) if kwargs else context.run(body, *args)
 
     def result(self) -> Any:
         """Return what the handler gets: the value, or the remembered failure as `StepError`."""

@@ -141,6 +141,8 @@ def route_of(app: Any, scope: Mapping[str, Any]) -> str:
             route = route_of_app(app, scope["method"], scope["path"].removeprefix(prefix))
         if not route:
             return ""
+        if not prefix:
+            return simplified(route)
         return _prefix(prefix, scope.get("path_params") or {}, route) + simplified(route)
     except Exception as error:
         return unknown(error)
@@ -182,7 +184,7 @@ def _prefix(root_path: str, parameters: Mapping[str, Any], route: str) -> str:
     be equal to a parameter behind it makes no difference.
     """
     segments = root_path.split("/")
-    for name, value in reversed([*parameters.items()]) if root_path else ():
+    for name, value in reversed([*parameters.items()]):
         if not re.search(rf"\{{{name}\b", route):
             for at in range(len(segments) - 1, 0, -1):
                 if segments[at] == str(value):

@@ -181,7 +181,7 @@ class LoopScope(RunScope):
 
     def close(self, error: BaseException | None) -> bool:
         """Note that the handler has ended, and cancel what `suspend` still holds."""
-        super().close(error)
+        RunScope.close(self, error)  # `super` takes more instructions
         if self.guarded:
             self.guarded = False
             self.handler_ends()
