@@ -84,6 +84,15 @@ async def test_what_a_group_holds_counts_against_the_bound(style: str) -> None:
         assert (outbox.depth, outbox.kept_bytes) == (0, 0)
 
 
+async def test_what_was_delivered_does_not_stay_until_its_group_is_full() -> None:
+    size = 100_000
+    handler = Counted(size)
+    async with serving("async", handler.on_loop, handler.in_thread) as world:
+        await world.client.get("/")
+        assert await world.provider.wait()
+        assert [one.size() < size for one in world.provider.runtime.outbox.unencoded] == [True]
+
+
 @STYLES
 async def test_a_record_that_cannot_be_encoded_costs_no_one_else_anything(
     style: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

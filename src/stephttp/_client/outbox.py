@@ -64,6 +64,7 @@ class Item:
 
     def delivered(self, error: APIError | None) -> bool:
         """Note that it was accepted, or refused for good; return whether there is more."""
+        self._parcel = None
         if error is not None:
             logger.error("stephttp: the server refused a finished run: %s", error)
         return False
