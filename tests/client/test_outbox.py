@@ -488,29 +488,6 @@ async def test_what_is_to_follow_counts_as_accepted_while_that_is_under_way(aliv
     assert server.taken == [b"a", b"b"], "and at once where it is done already"
 
 
-async def test_an_item_that_turns_out_larger_takes_the_room_of_others() -> None:
-    class Growing(Item):
-        bytes = 1
-
-        def size(self) -> int:
-            return self.bytes
-
-    server = Server()
-    server.open.clear()
-    outbox = box(server, max_bytes=10)
-    grown, gone = Growing(Parcel("/", b"a")), Growing(Parcel("/", b"b"))
-    assert outbox.put(grown)
-    grown.bytes = gone.bytes = 10
-    outbox.weigh([grown, gone])
-    assert outbox.kept_bytes == 10, "only what is there counts"
-    assert not outbox.put(item())
-    server.open.set()
-    assert await outbox.wait()
-    assert outbox.kept_bytes == 0
-    assert outbox.put(item())
-    assert await outbox.wait()
-
-
 async def test_what_is_to_follow_stays_with_the_parent_of_a_fork() -> None:
     server = Server()
     outbox, before = box(server), Future[None]()

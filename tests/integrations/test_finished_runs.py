@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+from contextvars import Context, copy_context
 from typing import Any
 
 import pytest
 
+import stephttp
 from stephttp import step
-from stephttp._run.finished_run import TOGETHER, Record
+from stephttp._run.finished_run import SMALL, TOGETHER, Record
 from stephttp.middleware import CallEnd, Middleware
 from stephttp.sync import step as sync_step
 from tests.durable import Durable
@@ -69,58 +72,75 @@ async def test_each_record_tells_of_its_own_run(style: str, count: int) -> None:
             assert end["data"]["body"] == answer.text
 
 
+@pytest.mark.parametrize("size", [1000, 2 * SMALL])
 @STYLES
-async def test_what_a_group_holds_counts_against_the_bound(style: str) -> None:
-    size = 100_000
+async def test_what_waits_counts_with_all_that_it_holds(style: str, size: int) -> None:
+    """Also before its group is encoded."""
     handler = Counted(size)
     async with serving(style, handler.on_loop, handler.in_thread) as world:
         world.to_engine.down = True
         outbox = world.provider.runtime.outbox
-        for _ in range(TOGETHER):
+        for number in range(1, TOGETHER + 2):
             await world.client.get("/")
-        assert outbox.kept_bytes >= TOGETHER * size
+            assert outbox.kept_bytes >= number * 2 * size  # result and answer
         world.to_engine.down = False
         assert await world.provider.wait()
         assert (outbox.depth, outbox.kept_bytes) == (0, 0)
 
 
-async def test_what_was_delivered_does_not_stay_until_its_group_is_full() -> None:
-    size = 100_000
-    handler = Counted(size)
-    async with serving("async", handler.on_loop, handler.in_thread) as world:
-        await world.client.get("/")
+@STYLES
+async def test_a_large_record_makes_no_other_request_wait(
+    style: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is encoded by the request that it is of."""
+    encoded: list[str] = []
+    encode = Record.encode
+
+    def noting(self: Record) -> bytes:
+        encoded.append(self.run.run_id)
+        return encode(self)
+
+    monkeypatch.setattr(Record, "encode", noting)
+    handler = Counted(SMALL)
+    async with serving(style, handler.on_loop, handler.in_thread) as world:
+        world.to_engine.down = True
+        for _ in range(3):
+            answer = await world.client.get("/")
+            assert encoded[-1] == answer.headers["x-run-id"]
+        world.to_engine.down = False
         assert await world.provider.wait()
-        assert [one.size() < size for one in world.provider.runtime.outbox.unencoded] == [True]
 
 
 @STYLES
 async def test_a_record_that_cannot_be_encoded_costs_no_one_else_anything(
-    style: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    style: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    lost: list[str] = []
-    encoded: list[str] = []
-    encode = Record.encode
-
-    def breaking(self: Record) -> bytes:
-        lost[:] = lost or [self.run.run_id]
-        if self.run.run_id in lost:
-            raise TypeError("no JSON form")
-        encoded.append(self.run.run_id)
-        return encode(self)
-
-    monkeypatch.setattr(Record, "encode", breaking)
     handler = Counted()
-    async with serving(style, handler.on_loop, handler.in_thread) as world:
+
+    def name() -> None:  # no encoding writes this id
+        if handler.calls % TOGETHER == 3:
+            stephttp.configure(id="\ud800")
+
+    async def on_loop() -> str:
+        name()
+        return await handler.on_loop()
+
+    def in_thread() -> str:
+        name()
+        return handler.in_thread()
+
+    async with serving(style, on_loop, in_thread) as world:
         world.to_engine.down = True
         answers = [await world.client.get("/") for _ in range(2 * TOGETHER)]
-        assert {answer.status_code for answer in answers} == {200}
+        runs = [answer.headers["x-run-id"] for answer in answers]
+        lost = {runs[3], runs[TOGETHER + 3]}
         world.to_engine.down = False
         with caplog.at_level(logging.ERROR):
             assert await world.provider.wait()
-        runs = {answer.headers["x-run-id"] for answer in answers}
-        assert {one["run_id"] for one in records(world)} == runs - {*lost}
-        assert sorted(encoded) == sorted(runs - {*lost}), "each once"
-        assert "no JSON form" in caplog.text
+        assert {one["run_id"] for one in records(world)} == {*runs} - lost
+        errors = [record.args for record in caplog.records if record.levelno == logging.ERROR]
+        assert {*errors} == {(run_id,) for run_id in lost}
+        assert world.provider.runtime.outbox.kept_bytes == 0
 
 
 @STYLES
@@ -139,15 +159,46 @@ async def test_middleware_that_keeps_the_headers_does_not_change_the_record(styl
         assert "x-late" not in end["data"]["headers"]
 
 
+@pytest.mark.parametrize("in_a_thread", [False, True])
+@STYLES
+async def test_code_that_outlives_the_handler_does_not_change_the_record(
+    style: str, in_a_thread: bool
+) -> None:
+    """Its options say, among others, what may be recorded."""
+    late: list[Context] = []
+
+    async def on_loop() -> str:
+        late.append(copy_context())
+        return await step.run("check", lambda: "done")
+
+    def in_thread() -> str:
+        late.append(copy_context())
+        return sync_step.run("check", lambda: "done")
+
+    def configure() -> None:
+        late[0].run(stephttp.configure, id="late", retries=7)
+
+    async with serving(style, on_loop, in_thread) as world:
+        world.to_engine.down = True
+        await world.client.get("/")
+        if in_a_thread:
+            await asyncio.to_thread(configure)
+        else:
+            configure()
+        world.to_engine.requests.clear()
+        world.to_engine.down = False
+        assert await world.provider.wait()
+        (record,) = records(world)
+        assert record["event"]["data"]["fn"] == "GET /"
+        assert record["own_retries"] == 0
+
+
 async def test_a_fork_leaves_records_to_the_parent() -> None:
     handler = Counted()
     async with serving("async", handler.on_loop, handler.in_thread) as world:
         world.to_engine.down = True
         await world.client.get("/")
-        runtime = world.provider.runtime
-        assert len(runtime.outbox.unencoded) == 1
-        runtime.reset_after_fork()
-        assert runtime.outbox.unencoded == []
+        world.provider.runtime.reset_after_fork()
         world.to_engine.down = False
         answer = await world.client.get("/")
         assert await world.provider.wait()

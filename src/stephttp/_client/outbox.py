@@ -64,7 +64,6 @@ class Item:
 
     def delivered(self, error: APIError | None) -> bool:
         """Note that it was accepted, or refused for good; return whether there is more."""
-        self._parcel = None
         if error is not None:
             logger.error("stephttp: the server refused a finished run: %s", error)
         return False
@@ -96,7 +95,6 @@ class Outbox:
         workers: those that are at work, or about to be.
         alone: how many items are to be sent alone, to find out which of them is refused.
         is_away: the server gave no answer when it was asked last.
-        unencoded: items that wait for others, to be encoded together. Not guarded.
     """
 
     def __init__(
@@ -129,7 +127,6 @@ class Outbox:
         self._drained: Future[None] | None = None
         self._refused = 0
         self.is_away = False
-        self.unencoded: list[Item] = []
 
     @property
     def depth(self) -> int:
@@ -170,15 +167,6 @@ class Outbox:
                 extra={"outbox_depth": count, "outbox_bytes": held, "outbox_dropped": refused},
             )  # fmt: skip
         return not refused
-
-    def weigh(self, items: Sequence[Item]) -> None:
-        """Account for items whose sizes are known better now."""
-        sizes = [item.size() for item in items]
-        with self.lock:
-            for item, size in zip(items, sizes, strict=True):
-                if item.held:
-                    self.kept_bytes += size - item.accounted
-                    item.accounted = size
 
     def after(
         self, done: Future[None], put: Callable[[], object], alive: Callable[[], bool]

@@ -49,8 +49,9 @@ class PartialCall(CallState):
         return self.target is not None and self.target not in self.earlier.memos
 
     def limit(self, limits: RunLimits) -> None:
-        """Set what later calls of the run have to pass."""
-        self.limits = limits
+        """Set what later calls of the run have to pass, if it has not ended; see `configure`."""
+        if self.state is not ENDED:
+            self.limits = limits
 
     def expire(self) -> None:
         """Leave the next step to another call: the time is over, or the run was taken over."""

@@ -23,15 +23,7 @@ from stephttp._core.steps import Step
 from stephttp._wire.http import Response, joined_headers, json_response, text_headers
 from stephttp._wire.ids import COMPLETE, types_id
 from stephttp._wire.json import encode_struct
-from stephttp._wire.opcodes import (
-    SYNC_OPS,
-    ErrorInfo,
-    Op,
-    OpCode,
-    Timing,
-    Userland,
-    kept_bytes,
-)
+from stephttp._wire.opcodes import SYNC_OPS, ErrorInfo, Op, OpCode, Timing, Userland
 
 _STEP_RUN = OpCode.STEP_RUN
 
@@ -131,6 +123,15 @@ class Unreported(Struct, eq=False):
         return op.op is _STEP_RUN and self._uncommitted is not None and op.id in self._uncommitted
 
 
+def kept_bytes(op: Op) -> int:
+    """Bytes of JSON that an op keeps: the result of a step, and what the step was called with."""
+    size = len(op.data) if isinstance(op.data, Raw) else 0
+    for value in (op.opts or {}).values():
+        if isinstance(value, Raw):
+            size += len(value)
+    return size
+
+
 def step_op(
     step: Step,
     op: OpCode,
@@ -204,10 +205,8 @@ def run_complete(
     data = ResultData(response.status, headers, text or "", duration_ns, error)
     if raw_allowed and (text is None or len(headers) != len(response.headers)):
         data.body = ""
-        data.raw = RawResponse(
-            text_headers(response.headers),
-            base64.b64encode(response.body).decode(),
-        )
+        body = base64.b64encode(response.body).decode()
+        data.raw = RawResponse(text_headers(response.headers), body)
     elif text is None:
         message = (
             "the response's body is not UTF-8 text, which this server cannot carry; "

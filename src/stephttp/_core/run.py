@@ -16,7 +16,8 @@ states. What happens outside of steps is reported to the run by methods that say
                                    error at the step, and a failed step is final
     expire                         another call is to continue, unless this one has done nothing yet
     stop                           the run has ended elsewhere: no further step begins
-    configure                      the endpoint's options; its retries decide what a failure does
+    configure                      the endpoint's options; its retries decide what a failure does.
+                                   A run that has ended keeps those that it had
     limit                          what later calls have to pass, as the server is to know it
     track                          the run counts even if it comes to no step
     middleware_began,              between the two a failure is the middleware's, and the handler
@@ -119,7 +120,10 @@ class Run(UnfinishedSteps):
         return self.earlier.has_steps or bool(self.earlier.failures) or self.target is not None
 
     def configure(self, **given: Any) -> None:
-        """Set options of the endpoint, by the names that they have in `FnOpts`."""
+        """Set options of the endpoint, by the names that they have in `FnOpts`. A run that has
+        ended keeps its own: code may outlive the handler."""
+        if self.state is ENDED:
+            return
         self.opts = replace(self.opts, **given)
         if self.opts.retries is not None:
             self.retries = self.opts.retries

@@ -5,7 +5,6 @@ together with those of others.
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
 
 import msgspec
 from msgspec import Struct
@@ -13,7 +12,7 @@ from msgspec import Struct
 from stephttp._client.api_calls import NEW_RUN
 from stephttp._client.outbox import Item, Outbox
 from stephttp._client.outbox_batch import Parcel
-from stephttp._core.reports import run_complete
+from stephttp._core.reports import kept_bytes, run_complete
 from stephttp._core.run import Run
 from stephttp._run.checkpoints import Checkpoints, shorten
 from stephttp._wire.http import Request, Response
@@ -26,8 +25,11 @@ TOGETHER = 16
 """So many records are encoded in a row, at the end of one request. Then each takes half the time:
 what the framework does in between would empty the processor's caches. More would keep alive what
 many requests left, which the garbage collector has to look at."""
-_GUESS = 1024
-"""Bytes of a record that is not encoded yet."""
+SMALL = 64 * 1024
+"""Bytes of a record that may wait for others. A larger one would hold a request up that is not its
+own, and hold more than the outbox has room for."""
+_HEAD = 1024
+"""Bytes of a record without bodies and results, roughly."""
 
 
 class Record(Struct, eq=False, gc=False):
@@ -35,6 +37,7 @@ class Record(Struct, eq=False, gc=False):
 
     checkpoints: Checkpoints
     run: Run
+    """What is read of it stays, whatever code outlives the handler: options, retries, limits."""
     ops: list[Op]
     request: Request
     response: Response
@@ -44,8 +47,14 @@ class Record(Struct, eq=False, gc=False):
     error: str | None
     """What the handler raised, in words."""
 
+    @property
+    def size(self) -> int:
+        """How many bytes it is going to have, roughly."""
+        bodies = len(self.request.body) + len(self.response.body)
+        return _HEAD + bodies + sum(map(kept_bytes, self.ops))
+
     def encode(self) -> bytes:
-        """Return the checkpoint; without what is large, if no server would read that."""
+        """Return the checkpoint. What is large goes, if no server would read it with that."""
         checkpoint = self._encode()
         size = len(checkpoint)
         if size <= MAX_CHECKPOINT_BYTES:
@@ -73,40 +82,56 @@ class Record(Struct, eq=False, gc=False):
 
 
 class FinishedRun(Item):
-    """A record in the outbox. Where two threads come to encode it at once, each makes the same of
-    it."""
+    """A record in the outbox. Where two threads come to encode a small one at once, each makes the
+    same of it."""
 
-    __slots__ = ("_record",)
+    __slots__ = ("_record", "_size")
 
     def __init__(self, record: Record) -> None:
         Item.__init__(self)  # `super` takes more instructions
         if record.request.body:
             shorten(record.request)
         self._record: Record | None = record
+        self._size = record.size
 
     def size(self) -> int:
-        return Item.size(self) or _GUESS
+        return Item.size(self) or self._size
 
     def take(self) -> Parcel | None:
         record = self._record
         if record is not None:
-            self._parcel = Parcel(NEW_RUN, record.encode())
+            try:
+                self._parcel = Parcel(NEW_RUN, record.encode())
+            except Exception:
+                run_id = record.run.run_id
+                logger.exception("stephttp: run %s cannot be encoded and is not recorded", run_id)
             self._record = None
         return self._parcel
 
 
-def encode_together(outbox: Outbox, run: FinishedRun) -> None:
-    """Encode the finished runs of an outbox, if enough of them wait for that.
+class FinishedRuns:
+    """Puts finished runs into an outbox, and encodes them in groups.
 
-    What waits when it is sent is encoded then: few runs in a long time do not wait for others.
-
-    Args:
-        run: another one, which is being put there.
+    Those that are sent before their group is full are encoded then.
     """
-    outbox.unencoded.append(run)
-    if len(outbox.unencoded) >= TOGETHER:
-        runs, outbox.unencoded = outbox.unencoded, []
-        with suppress(Exception):  # it is raised again, and logged, where that run is to be sent
-            for one in runs:
-                one.take()
-        outbox.weigh(runs)
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self.reset_after_fork()
+
+    def reset_after_fork(self) -> None:
+        """Leave what waits to the parent."""
+        self._group: list[FinishedRun] = []
+
+    def put(self, run: FinishedRun) -> None:
+        """Put a run into the outbox, if that has room, and encode its group, if that is full.
+        Threads may do so at once: at worst, a run is left out of the groups."""
+        if run.size() > SMALL:
+            run.take()
+            self._outbox.put(run)
+        elif self._outbox.put(run):
+            self._group.append(run)
+            if len(self._group) >= TOGETHER:
+                group, self._group = self._group, []
+                for one in group:
+                    one.take()

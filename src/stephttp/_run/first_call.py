@@ -21,7 +21,7 @@ from stephttp._client.outbox import Item
 from stephttp._client.outbox_batch import Parcel
 from stephttp._core.failures import describe
 from stephttp._run.delivered_first import deliver_first
-from stephttp._run.finished_run import FinishedRun, Record, encode_together
+from stephttp._run.finished_run import FinishedRun, Record
 from stephttp._run.hooked_call import HookedCall
 from stephttp._run.idempotency import repeatable
 from stephttp._run.journal import Journal
@@ -275,13 +275,12 @@ class FirstCall(HookedCall):
             self._run.unreported.take_all(),
             self._named_request(),
             response,
-            ended_ns,
-            duration_ns,
-            text,
+            ended_ns=ended_ns,
+            duration_ns=duration_ns,
+            error=text,
         )
         finished = FinishedRun(record)
-        encode_together(runtime.outbox, finished)
-        return self._report(finished, runtime.outbox.put, finished)
+        return self._report(finished, runtime.finished_runs.put, finished)
 
     def _report(self, item: Item, put: Callable[[T], object], given: T) -> Flow[None] | None:
         """Put an item into the outbox. Returns what does so, where the response has to wait.

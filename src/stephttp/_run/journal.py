@@ -25,11 +25,12 @@ from stephttp._client.leases import Leases, RunLease
 from stephttp._client.outbox import Item, Outbox
 from stephttp._client.outbox_batch import Parcel
 from stephttp._core.checkpointing import Checkpointing
+from stephttp._core.reports import kept_bytes
 from stephttp._core.run import Run
 from stephttp._run.checkpoints import Checkpoints, shorten
 from stephttp._run.lease_fence import LeaseFence
 from stephttp._wire.http import Request
-from stephttp._wire.opcodes import Op, OpCode, kept_bytes
+from stephttp._wire.opcodes import Op, OpCode
 from stephttp.errors import APIError, APIStatusError
 
 logger = logging.getLogger("stephttp")

@@ -25,6 +25,7 @@ from stephttp._core.checkpointing import Checkpointing
 from stephttp._core.run import Run
 from stephttp._run import all_runtimes
 from stephttp._run.checkpoints import Checkpoints
+from stephttp._run.finished_run import FinishedRuns
 from stephttp._run.holds import Holds
 from stephttp._run.reentry_guard import Deliveries, KeyedLock
 from stephttp._run.sealing import Sealer
@@ -146,6 +147,8 @@ class Runtime:
             self.background.start,
             batches=self.checkpoints.takes_batches,
         )
+        self.finished_runs = FinishedRuns(self.outbox)
+        """The way of finished runs into the outbox."""
         renew = self._renew if transport is None else None
         self.leases = Leases(renew, lambda: monotonic_ns() / 1_000_000_000)
         self.keyed_lock = KeyedLock()
@@ -286,6 +289,7 @@ class Runtime:
         its locks and connections must not be touched."""
         self.background.reset_after_fork()
         self.outbox.reset_after_fork()
+        self.finished_runs.reset_after_fork()
         self.leases.reset_after_fork()
         self.keyed_lock.reset_after_fork()
         self.deliveries.reset_after_fork()

@@ -211,10 +211,10 @@ def text_headers(headers: Headers) -> list[tuple[str, str]]:
 def joined_headers(headers: Headers) -> dict[str, str]:
     """Return headers as a map; a repeated one becomes a list in one line (RFC 9110, 5.3), but for
     `Set-Cookie`, for which that section makes the exception."""
-    joined = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
-    if len(joined) == len(headers):
-        return joined
-    joined = {}
+    once = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+    if len(once) == len(headers):  # none is repeated
+        return once
+    joined: dict[str, str] = {}
     for key, text in text_headers(headers):
         if key not in joined:
             joined[key] = text

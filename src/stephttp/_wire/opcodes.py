@@ -96,9 +96,3 @@ class Op(Struct, omit_defaults=True, gc=False, rename={"display_name": "displayN
     timing: Timing | None = None
     userland: Userland | None = None
     metadata: Raw | UnsetType = UNSET
-
-
-def kept_bytes(op: Op) -> int:
-    """Bytes of JSON that an op keeps: the result of a step, and what the step was called with."""
-    kept = (op.data, *(op.opts or {}).values())
-    return sum(len(raw) for raw in kept if isinstance(raw, Raw))
