@@ -211,14 +211,12 @@ def text_headers(headers: Headers) -> list[tuple[str, str]]:
 def joined_headers(headers: Headers) -> dict[str, str]:
     """Return headers as a map; a repeated one becomes a list in one line (RFC 9110, 5.3), but for
     `Set-Cookie`, for which that section makes the exception."""
-    once = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
-    if len(once) == len(headers):  # none is repeated
-        return once
     joined: dict[str, str] = {}
-    for key, text in text_headers(headers):
+    for name, value in headers:
+        key, text = name.decode("latin-1"), value.decode("latin-1")
         if key not in joined:
             joined[key] = text
-        elif key != "set-cookie":
+        elif name != b"set-cookie":
             joined[key] += f", {text}"
     return joined
 
