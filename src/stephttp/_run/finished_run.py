@@ -47,12 +47,6 @@ class Record(Struct, eq=False, gc=False):
     error: str | None
     """What the handler raised, in words."""
 
-    @property
-    def size(self) -> int:
-        """How many bytes it is going to have, roughly."""
-        bodies = len(self.request.body) + len(self.response.body)
-        return _HEAD + bodies + sum(map(kept_bytes, self.ops))
-
     def encode(self) -> bytes:
         """Return the checkpoint. What is large goes, if no server would read it with that."""
         checkpoint = self._encode()
@@ -85,23 +79,26 @@ class FinishedRun(Item):
     """A record in the outbox. Where two threads come to encode a small one at once, each makes the
     same of it."""
 
-    __slots__ = ("_record", "_size")
+    __slots__ = ("_record", "bytes")
 
     def __init__(self, record: Record) -> None:
         Item.__init__(self)  # `super` takes more instructions
         if record.request.body:
             shorten(record.request)
         self._record: Record | None = record
-        self._size = record.size
+        bodies = len(record.request.body) + len(record.response.body)
+        self.bytes = _HEAD + bodies + sum(map(kept_bytes, record.ops))
+        """How many there are, roughly until it is encoded."""
 
     def size(self) -> int:
-        return Item.size(self) or self._size
+        return self.bytes
 
     def take(self) -> Parcel | None:
         record = self._record
         if record is not None:
             try:
-                self._parcel = Parcel(NEW_RUN, record.encode())
+                body = record.encode()
+                self._parcel, self.bytes = Parcel(NEW_RUN, body), len(body)
             except Exception:
                 run_id = record.run.run_id
                 logger.exception("stephttp: run %s cannot be encoded and is not recorded", run_id)
@@ -126,7 +123,7 @@ class FinishedRuns:
     def put(self, run: FinishedRun) -> None:
         """Put a run into the outbox, if that has room, and encode its group, if that is full.
         Threads may do so at once: at worst, a run is left out of the groups."""
-        if run.size() > SMALL:
+        if run.bytes > SMALL:
             run.take()
             self._outbox.put(run)
         elif self._outbox.put(run):
