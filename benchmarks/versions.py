@@ -31,13 +31,13 @@ Measure = Callable[[float], float]
 
 @contextmanager
 def requests(
-    checkout: Path, db: Path, path: str, *, flask: bool = False, steps: int = 2
+    checkout: Path, db: Path, path: str, *, flask: bool = False, recorded: bool = True
 ) -> Generator[Measure]:
     """Load an application, whose runs the engine records meanwhile.
 
     Args:
         checkout: the version whose servers run, in its own environment.
-        steps: of each request; without any there is no run.
+        recorded: whether a request has steps; without any there is no run.
     """
     serve = gunicorn if flask else harness.uvicorn
     name = "flask_apps:durable" if flask else "apps:durable"
@@ -51,7 +51,7 @@ def requests(
             nonlocal answered
             done = harness.load(app.url + path, seconds=round(seconds))
             answered += done.requests
-            if steps:
+            if recorded:
                 harness.wait_for(db, answered)
             return done.per_second
 
@@ -97,7 +97,7 @@ def end_to_end(checkout: Path, db: Path) -> Generator[Measure]:
 
 QUESTIONS: dict[str, Callable[[Path, Path], Any]] = {
     "steps": partial(requests, path="/orders/book"),
-    "plain": partial(requests, path="/items/book", steps=0),
+    "plain": partial(requests, path="/items/book", recorded=False),
     "flask": partial(requests, path="/orders/book", flask=True),
     "ingest": ingest,
     "end_to_end": end_to_end,
