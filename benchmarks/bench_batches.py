@@ -45,7 +45,7 @@ def finished(provider: Provider) -> bytes:
     response = Response(200, [(b"content-type", b"application/json")], b'{"ok":true}')
     ops = run.unreported.take_all()
     checkpoints = provider.runtime.checkpoints
-    return Record(checkpoints, run, ops, request, response, 1, 1, None).encode()
+    return Record(checkpoints, run, ops, request, response, 1, 2, None).encode()
 
 
 class Counting(httpx2.ASGITransport):

@@ -15,6 +15,7 @@ from stephttp._core.run import Run
 from stephttp._core.steps import Verdict
 from stephttp._wire.ids import hash_step_id
 from stephttp._wire.json import encode_struct
+from stephttp._wire.limits_of_run import RunLimits
 from stephttp._wire.opcodes import ErrorInfo, Op, OpCode
 from stephttp.errors import CannotWaitError
 
@@ -365,3 +366,16 @@ def test_finished_steps_weigh_what_they_gave_and_what_they_were_called_with() ->
     assert (run.finished_count, run.unreported.kept_bytes) == (3, 3 + 6 + 3 + 4)
     run.take_finished()
     assert run.unreported.kept_bytes == 0
+
+
+def test_a_run_that_has_ended_keeps_its_options_and_limits() -> None:
+    """Its record may be encoded later, and code may outlive the handler."""
+    first, late = RunLimits(priority=1), RunLimits(priority=2)
+    run = Run("R")
+    run.configure(id="own", omit_request_body=True, retries=3)
+    run.limit(first)
+    run.end()
+    run.configure(id="late", omit_request_body=False, retries=7)
+    run.limit(late)
+    assert (run.opts.id, run.opts.omit_request_body, run.declared_retries) == ("own", True, 3)
+    assert run.limits is first

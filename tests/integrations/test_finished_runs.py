@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from concurrent.futures import Future
 from contextvars import Context, copy_context
 from typing import Any
 
@@ -12,7 +13,11 @@ import pytest
 
 import stephttp
 from stephttp import step
-from stephttp._run.finished_run import SMALL, TOGETHER, Record
+from stephttp._client.background import Job
+from stephttp._client.outbox import Outbox
+from stephttp._core.run import Run
+from stephttp._run.finished_run import SMALL, TOGETHER, FinishedRun, FinishedRuns, Record
+from stephttp._wire.http import Request, Response
 from stephttp.middleware import CallEnd, Middleware
 from stephttp.sync import step as sync_step
 from tests.durable import Durable
@@ -203,3 +208,27 @@ async def test_a_fork_leaves_records_to_the_parent() -> None:
         answer = await world.client.get("/")
         assert await world.provider.wait()
         assert [one["run_id"] for one in records(world)] == [answer.headers["x-run-id"]]
+
+
+@pytest.mark.parametrize("forked", [False, True])
+async def test_a_forked_process_does_not_complete_the_group_of_its_parent(forked: bool) -> None:
+    handler = Counted()
+    async with serving("async", handler.on_loop, handler.in_thread) as world:
+        checkpoints = world.provider.runtime.checkpoints
+        never = Job[None](Future(), lambda: True, lambda: None)
+        runs = FinishedRuns(Outbox(checkpoints.deliver, lambda flow, name: never))
+
+        def put() -> FinishedRun:
+            request, response = Request("GET", "/", "", []), Response(200)
+            record = Record(checkpoints, Run("R"), [], request, response, 0, 0, None)
+            run = FinishedRun(record)
+            runs.put(run)
+            return run
+
+        group = [put() for _ in range(TOGETHER - 1)]
+        guessed = [run.size() for run in group]
+        if forked:
+            runs.reset_after_fork()
+        put()
+        encoded = [run.size() != size for run, size in zip(group, guessed, strict=True)]
+        assert encoded == [not forked] * len(group)

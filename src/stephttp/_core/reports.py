@@ -70,7 +70,7 @@ class Unreported(Struct, eq=False):
 
     def take_all(self) -> list[Op]:
         """Take everything; what makes the server act comes last."""
-        return _drain(self.finished) + (_drain(self.requests) if self.requests else [])
+        return _drain(self.finished) + _drain(self.requests)
 
     def take_by_kind(self) -> tuple[list[Op], list[Op]]:
         """Take the finished steps, but for those that are held back, and what makes the server

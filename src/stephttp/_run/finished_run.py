@@ -12,7 +12,7 @@ from msgspec import Struct
 from stephttp._client.api_calls import NEW_RUN
 from stephttp._client.outbox import Item, Outbox
 from stephttp._client.outbox_batch import Parcel
-from stephttp._core.reports import kept_bytes, run_complete
+from stephttp._core.reports import kept_bytes
 from stephttp._core.run import Run
 from stephttp._run.checkpoints import Checkpoints, shorten
 from stephttp._wire.http import Request, Response
@@ -42,8 +42,8 @@ class Record(Struct, eq=False, gc=False):
     request: Request
     response: Response
     """What the handler answered."""
+    started_ns: int
     ended_ns: int
-    duration_ns: int
     error: str | None
     """What the handler raised, in words."""
 
@@ -68,8 +68,9 @@ class Record(Struct, eq=False, gc=False):
         return checkpoint
 
     def _encode(self) -> bytes:
-        complete = run_complete(
-            self.response, duration_ns=self.duration_ns, error=self.error, lossy=True
+        duration_ns = max(0, self.ended_ns - self.started_ns)  # the clock may have been set
+        complete = self.checkpoints.completed(
+            self.response, duration_ns=duration_ns, error=self.error
         )
         ops = [*self.ops, complete]
         return self.checkpoints.first_checkpoint(self.run, self.request, ops, at_ns=self.ended_ns)

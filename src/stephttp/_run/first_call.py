@@ -56,7 +56,6 @@ class FirstCall(HookedCall):
         self.started_ns = runtime.now_ns()
         self.run_id = random_ulid(self.started_ns // 1_000_000, os.urandom(16))
         self._opened_first = False
-        self.delivers_first = not runtime.settings.background
         self._answer = None
         self._status = 0
         self._headers = []
@@ -95,6 +94,12 @@ class FirstCall(HookedCall):
     def surroundings(self) -> Mapping[str, Any]:
         """The ASGI scope or the environ; see `HandlerCall`."""
 
+    @property
+    def delivers_first(self) -> bool:
+        """Whether the end of the run is delivered before its caller has the whole response: on a
+        host that stops between requests; and so that the next request finds the place free."""
+        return self._opened_first or not self.runtime.settings.background
+
     def first_step(self) -> None:
         """Begin to save, as configured: a step is about to run, whose result could get lost."""
         scope = self.current.scope()
@@ -129,10 +134,8 @@ class FirstCall(HookedCall):
         if body.complete:
             # No server takes less than what is recorded of any run.
             return body.overflown or (body.size > MAX_RECORDED_BYTES and self._is_too_large())
-        size = self._announced()
-        if not size:  # no body, or one of unknown length
-            return size is None
-        return size > self.runtime.checkpoints.largest_body(self._run)
+        size, checkpoints = self._announced(), self.runtime.checkpoints
+        return size is None or (size > 0 and size > checkpoints.largest_body(self._run))
 
     def _is_too_large(self) -> bool:
         """Whether the body, as far as it was read, is too large for a request that waits."""
@@ -234,9 +237,8 @@ class FirstCall(HookedCall):
         logger.error("stephttp: run %s: its handler failed", self._run.run_id, exc_info=error)
 
     def _response(self) -> Response:
-        """Return what the handler answered."""
+        """Return what the handler answered. Middleware has another list of its headers."""
         body = self._answer.join() if self._answer else b""
-        # Middleware has the other list, and the record is encoded later.
         return Response(self._status or 500, [*self._headers], body)
 
     def _record(self, error: BaseException | None, *, known: bool = False) -> Flow[None] | None:
@@ -250,15 +252,13 @@ class FirstCall(HookedCall):
         """
         runtime, answer, response = self.runtime, self._answer, self._response()
         ended_ns = runtime.now_ns()
-        duration_ns = ended_ns - self.started_ns
-        if duration_ns < 0:  # the clock was set
-            duration_ns = 0
         text = None if error is None else describe(error)
         if self._run.opts.omit_response_body and not self._keyed:
             response.body = b""
         if self._keyed:
             response = repeatable(response, answer, raised=not self._status)
         if known or self._journal is not None:
+            duration_ns = max(0, ended_ns - self.started_ns)
             complete = runtime.checkpoints.completed(
                 response, duration_ns=duration_ns, error=text, exact=self._keyed
             )
@@ -275,8 +275,8 @@ class FirstCall(HookedCall):
             self._run.unreported.take_all(),
             self._named_request(),
             response,
+            started_ns=self.started_ns,
             ended_ns=ended_ns,
-            duration_ns=duration_ns,
             error=text,
         )
         finished = FinishedRun(record)

@@ -35,6 +35,11 @@ class FollowedCall(LimitedCall):
     ) -> Flow[Response | None] | None:
         """Record how the run ended, or let it wait; see `FirstCall`."""
 
+    @property
+    @abstractmethod
+    def delivers_first(self) -> bool:
+        """Whether the end of the run is delivered before its caller has the whole response."""
+
     def _conclude_stream(
         self, scope: RunScope, error: BaseException | None
     ) -> Flow[Response | None]:

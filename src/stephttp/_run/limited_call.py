@@ -13,13 +13,10 @@ from stephttp.errors import UsageError
 class LimitedCall(KeyedCall):
     """What a first call does for `refuse_over_limit`. `FirstCall` sets its attributes."""
 
-    __slots__ = ("_opened_first", "delivers_first")
+    __slots__ = ("_opened_first",)
 
     _opened_first: bool
     """Whether the run was opened before its handler began."""
-    delivers_first: bool
-    """Whether the end of the run is delivered before its caller has the whole response: on a host
-    that stops between requests; and so that the next request finds the place free."""
 
     def open_within_limits(self) -> Flow[bool]:
         """Open the run if its limits have room. Returns whether the handler is to begin.
@@ -46,6 +43,5 @@ class LimitedCall(KeyedCall):
         if self._refused is not None:
             return False
         journal.note_opened()
-        self._journal = journal
-        self._opened_first = self.delivers_first = True
+        self._journal, self._opened_first = journal, True
         return True
