@@ -141,6 +141,7 @@ class Outbox:
         """
         size = item.size()
         refused = count = held = 0
+        worker: Worker | None = None
         self.lock.acquire()  # a `with` takes twice the instructions
         try:
             if item.held:
@@ -156,10 +157,12 @@ class Outbox:
                 self.kept_bytes += size
                 item.held, item.accounted = True, size
                 self.queue.append(item)
+            if not refused:
+                worker = self._new_worker(item.awaited)
         finally:
             self.lock.release()
-        if not refused:
-            self._start_worker(item.awaited)
+        if worker is not None:
+            self._start_worker(worker)
         elif refused.bit_count() == 1:  # 1, 2, 4, 8, …: a flood of losses is few lines
             logger.warning(
                 "stephttp: the outbox is full (%d runs, %d bytes); %d finished runs were not "
@@ -224,8 +227,10 @@ class Outbox:
         """Return a future that is done when nothing is left."""
         for follower in [one for one in self._followers if not one[1]()]:
             self._follow(follower)
-        if self._open:
-            self._start_worker(True)
+        with self.lock:
+            worker = self._new_worker(True) if self._open else None
+        if worker is not None:
+            self._start_worker(worker)
         with self.lock:
             emptied = self._drained or Future()
             if self._open:
@@ -234,26 +239,29 @@ class Outbox:
                 emptied.set_result(None)
             return emptied
 
-    def _start_worker(self, urgent: bool) -> None:
-        """Start a worker, unless enough are at work.
+    def _new_worker(self, urgent: bool) -> Worker | None:
+        """Return a worker to be started; `None`: enough are at work. Called with the lock.
 
         Args:
             urgent: someone waits, so one that pauses is not at work.
         """
-        with self.lock:
-            pausing = 0
-            if self.workers:
-                self._take_over()
-                pausing = sum(worker.pauses for worker in self.workers) if urgent else 0
-                # Until the server is known, one worker calls it; others start from what it learns.
-                if len(self.workers) - pausing >= (WORKERS if self.batches() is False else 1):
-                    return
-            if not self.queue:
-                return
-            worker = Worker(self, pausing > 0)
-            self.workers.add(worker)
+        pausing = 0
+        if self.workers:
+            self._take_over()
+            pausing = sum(worker.pauses for worker in self.workers) if urgent else 0
+            # Until the server is known, one worker calls it; others start from what it learns.
+            if len(self.workers) - pausing >= (WORKERS if self.batches() is False else 1):
+                return None
+        if not self.queue:
+            return None
+        worker = Worker(self, pausing > 0)
+        self.workers.add(worker)
+        return worker
+
+    def _start_worker(self, worker: Worker) -> None:
+        """Start a worker. Without the lock: a task may begin at once
+        (`asyncio.eager_task_factory`)."""
         try:
-            # Without the lock: a task may start at once (`asyncio.eager_task_factory`).
             job = self._start(worker.work(), "stephttp-outbox")
         except RuntimeError as error:  # no thread can start, as at the exit of the interpreter
             with self.lock:

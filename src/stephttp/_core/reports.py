@@ -28,7 +28,7 @@ from stephttp._wire.opcodes import SYNC_OPS, ErrorInfo, Op, OpCode, Timing, User
 _STEP_RUN = OpCode.STEP_RUN
 
 
-class Unreported(Struct, eq=False):
+class Unreported(Struct, eq=False, gc=False):
     """The ops of one run that are still to be reported."""
 
     # Appending is atomic, so taking ops needs no lock against steps that end; only one thread may
@@ -70,7 +70,8 @@ class Unreported(Struct, eq=False):
 
     def take_all(self) -> list[Op]:
         """Take everything; what makes the server act comes last."""
-        return _drain(self.finished) + _drain(self.requests)
+        finished = _drain(self.finished)
+        return finished + _drain(self.requests) if self.requests else finished
 
     def take_by_kind(self) -> tuple[list[Op], list[Op]]:
         """Take the finished steps, but for those that are held back, and what makes the server
@@ -126,9 +127,10 @@ class Unreported(Struct, eq=False):
 def kept_bytes(op: Op) -> int:
     """Bytes of JSON that an op keeps: the result of a step, and what the step was called with."""
     size = len(op.data) if isinstance(op.data, Raw) else 0
-    for value in (op.opts or {}).values():
-        if isinstance(value, Raw):
-            size += len(value)
+    if op.opts:
+        for value in op.opts.values():
+            if isinstance(value, Raw):
+                size += len(value)
     return size
 
 

@@ -54,9 +54,9 @@ class RunScope(LoopOrThread):
     """
 
     __slots__ = (
-        "__dict__", "checkpointing", "claim", "deadline_ns", "final_failures", "first_call",
-        "has_begun", "hooks", "lock", "loop_watch", "now_ns", "on_record", "run",
-        "runtime", "started_ns", "step_watch", "turns", "warned_ids",
+        "__dict__", "checkpointing", "claim", "deadline_ns", "fence", "final_failures",
+        "first_call", "has_begun", "hooks", "lock", "loop_watch", "now_ns", "on_record", "run",
+        "runtime", "started_ns", "step_watch", "stream", "turns", "warned_ids", "writes",
     )  # fmt: skip
 
     ENDINGS: ClassVar[tuple[type[BaseException], ...]] = (Suspended,)
@@ -71,18 +71,12 @@ class RunScope(LoopOrThread):
     """Whether the run is opened before the handler begins, if its limits have room."""
     key_claimed: bool = False
     """Whether an idempotency key was claimed before the handler was called."""
-    fence: Fence | None = None
-    """Stands before the bodies of steps, where another call may take the place of this one."""
     thread_turns: ThreadTurns | None = None
     """The turns of remembered steps in threads, if any thread has come to one."""
     shared_ids: SharedIds | None = None
     """Which branches came to which steps, in development."""
     thread: int | None = None
     """The thread that called the handler, if it lives in one."""
-    writes: dict[str, StepWrites] | None = None
-    """What steps of this call have written and not committed, by step hash; see `transactions`."""
-    stream: RunStream | None = None
-    """What the handler has pushed in this call, if anything."""
     hidden: HiddenExceptions | None = None
     """What may have left the handler of a re-entry, and not its framework."""
     parked: bool = True
@@ -120,6 +114,13 @@ class RunScope(LoopOrThread):
             self.limit(self.checkpointing.max_runtime)
         self.lock = threading.Lock()
         """Guards `run`: a `def` route runs its steps in a worker thread, beside the event loop."""
+        self.fence: Fence | None = None
+        """Stands before the bodies of steps, where another call may take the place of this one."""
+        self.stream: RunStream | None = None
+        """What the handler has pushed in this call, if anything."""
+        self.writes: dict[str, StepWrites] | None = None
+        """What steps of this call have written and not committed, by step hash; see
+        `transactions`."""
         self.final_failures: FinalFailures | None = None
         """What steps have raised in this re-entry that every later call would raise."""
         self.turns: LoopTurns | None = None

@@ -218,11 +218,14 @@ class ASGIFirstCall(ReceivedCall):
         """`send`, as the application sees it."""
         if message["type"] == "http.response.start":
             scope = self.current.begin_response()
-            if scope is None:
-                self._status = message["status"]
-                self._headers = [*message.get("headers", ())]
-            elif not await self._begin_response(message, scope):
+            if scope is not None and not self._may_begin(scope):
                 return
+            head = Response(message["status"], [*message.get("headers", ())])
+            if scope is not None and scope.hooks is not None:
+                await drive(scope.hooks.before_response(head))
+            self._status, self._headers = head.status, head.headers
+            if scope is not None:
+                self._keep_answer()
             if "trailers" in message:
                 self._has_trailers = message["trailers"]
             message = dict(message)
@@ -260,20 +263,18 @@ class ASGIFirstCall(ReceivedCall):
         self._reading().hang_up()  # nothing follows, for which an application may wait
         return True
 
-    async def _begin_response(self, message: Message, scope: RunScope) -> bool:
+    def _may_begin(self, scope: RunScope) -> bool:
         """Let the response of a run begin. Returns whether it is to be sent."""
         assert isinstance(scope, LoopScope), "made by `current`"
         if scope.run.suspended and scope.still_waits():
             return False
         if not self._keyed and scope.leaves_end():
             return False
-        if not scope.begin_response():
-            return False
-        head = Response(message["status"], list(message.get("headers", ())))
-        if scope.hooks is not None:
-            await drive(scope.hooks.before_response(head))
-        self._status, self._headers = head.status, head.headers
-        self._keep_answer()
+        return scope.begin_response()
+
+    def _keep_answer(self) -> None:
+        """Keep what passes by of the response, if others may ask for it, and hold it back, if they
+        may do so before its caller has it. Called at its start."""
+        ReceivedCall._keep_answer(self)  # `super` takes more instructions
         if self._keyed:
             self._held = []
-        return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from threading import get_ident
 from types import CodeType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,17 +24,17 @@ if TYPE_CHECKING:
     from stephttp._client.flow import Flow, T
     from stephttp._run.runtime import Runtime
 
-TaskContext = tuple[asyncio.AbstractEventLoop, "asyncio.Task[Any] | None", int]
-"""Where a handler is called: event loop, task, and what `task.cancelling()` said then. Later counts
-are compared to that, because the caller may leave a count of its own behind, and so does a task
-group that failed (fixed in Python 3.13)."""
+TaskContext = tuple[asyncio.AbstractEventLoop, "asyncio.Task[Any] | None", int, int]
+"""Where a handler is called: event loop, task, what `task.cancelling()` said then, and thread.
+Later counts are compared to that, because the caller may leave a count of its own behind, and so
+does a task group that failed (fixed in Python 3.13)."""
 
 
 def task_context() -> TaskContext:
     """Return the context in which this code runs."""
     loop = asyncio.get_running_loop()
     task = asyncio.current_task(loop)
-    return loop, task, 0 if task is None else task.cancelling()
+    return loop, task, 0 if task is None else task.cancelling(), get_ident()
 
 
 class LoopScope(RunScope):
@@ -47,6 +48,7 @@ class LoopScope(RunScope):
         "_cancelling",
         "_held",
         "_loop",
+        "_loop_thread",
         "_task",
         "disconnect",
     )
@@ -74,7 +76,7 @@ class LoopScope(RunScope):
         # `super` takes more instructions.
         RunScope.__init__(self, runtime, run, started_ns, on_record)
         self.loop_watch = runtime.loop_watch
-        self._loop, self._task, self._cancelling = context
+        self._loop, self._task, self._cancelling, self._loop_thread = context
         self._held: dict[asyncio.Future[None], tuple[Step | None, int, Any]] = {}
         """What the tasks wait for that have come to a stop: the step, since when, the task."""
         self.disconnect: Callable[[], bool] = _not_listening
@@ -153,12 +155,10 @@ class LoopScope(RunScope):
     def note_branch(self, step: Step, branch: str) -> None:
         """Note who came to a step, in development, but for the task in which the handler is called:
         it was made before all branches, so it overtakes none and is overtaken by none."""
-        try:
-            task = asyncio.current_task()
-        except RuntimeError:  # in a thread
-            task = None
-        if task is None or task is not self._task:
-            super().note_branch(step, branch)
+        # Each step comes here; without the loop, `current_task` makes a system call (Python 3.11).
+        here = self._task is not None and get_ident() == self._loop_thread
+        if not here or asyncio.current_task(self._loop) is not self._task:
+            RunScope.note_branch(self, step, branch)
 
     def still_waits(self) -> bool:
         """Say whether the run still has to wait, now that the handler responds."""
