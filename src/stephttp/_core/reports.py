@@ -126,12 +126,8 @@ class Unreported(Struct, eq=False, gc=False):
 
 def kept_bytes(op: Op) -> int:
     """Bytes of JSON that an op keeps: the result of a step, and what the step was called with."""
-    size = len(op.data) if isinstance(op.data, Raw) else 0
-    if op.opts:
-        for value in op.opts.values():
-            if isinstance(value, Raw):
-                size += len(value)
-    return size
+    size = len(op.data or b"")
+    return size if op.opts is None else size + len(op.opts.get("input") or b"")
 
 
 def step_op(

@@ -218,19 +218,23 @@ class ASGIFirstCall(ReceivedCall):
         """`send`, as the application sees it."""
         if message["type"] == "http.response.start":
             scope = self.current.begin_response()
-            if scope is not None and not self._may_begin(scope):
-                return
-            head = Response(message["status"], [*message.get("headers", ())])
-            if scope is not None and scope.hooks is not None:
-                await drive(scope.hooks.before_response(head))
-            self._status, self._headers = head.status, head.headers
+            status, headers = message["status"], [*message.get("headers", ())]
             if scope is not None:
+                if not self._may_begin(scope):
+                    return
+                if scope.hooks is not None:
+                    head = Response(status, headers)
+                    await drive(scope.hooks.before_response(head))
+                    status, headers = head.status, head.headers
                 self._keep_answer()
+                if self._keyed:
+                    self._held = []
+            self._status, self._headers = status, headers
             if "trailers" in message:
                 self._has_trailers = message["trailers"]
             message = dict(message)
-            message["status"] = self._status
-            message["headers"] = [*self._headers, *run_headers(self.run_id)]
+            message["status"] = status
+            message["headers"] = [*headers, *run_headers(self.run_id)]
         elif (scope := self.current.so_far) is not None:
             if scope.run.suspended:
                 if not message.get("more_body", False):
@@ -271,10 +275,3 @@ class ASGIFirstCall(ReceivedCall):
         if not self._keyed and scope.leaves_end():
             return False
         return scope.begin_response()
-
-    def _keep_answer(self) -> None:
-        """Keep what passes by of the response, if others may ask for it, and hold it back, if they
-        may do so before its caller has it. Called at its start."""
-        ReceivedCall._keep_answer(self)  # `super` takes more instructions
-        if self._keyed:
-            self._held = []

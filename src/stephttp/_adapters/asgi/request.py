@@ -55,11 +55,11 @@ def neutral(scope: Scope, body: bytes, receive: Receive | None = None) -> Reques
     Args:
         receive: the server's, by which the server is known.
     """
-    path, raw_path = scope["path"], scope.get("raw_path")
+    path, raw_path, query = scope["path"], scope.get("raw_path"), scope.get("query_string")
     request = Request(
         method=scope["method"],
         path=request_line_part(raw_path) if raw_path else quote(path),
-        query=request_line_part(scope.get("query_string", b"")),
+        query=request_line_part(query) if query else "",
         headers=list(scope["headers"]),
         client=_address(scope.get("client")),
         scheme=scope.get("scheme", "http"),

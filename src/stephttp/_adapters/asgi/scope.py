@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from stephttp._client.flow import Flow, T
     from stephttp._run.runtime import Runtime
 
-TaskContext = tuple[asyncio.AbstractEventLoop, "asyncio.Task[Any] | None", int, int]
-"""Where a handler is called: event loop, task, what `task.cancelling()` said then, and thread.
-Later counts are compared to that, because the caller may leave a count of its own behind, and so
-does a task group that failed (fixed in Python 3.13)."""
+TaskContext = tuple[asyncio.AbstractEventLoop, "asyncio.Task[Any] | None", int]
+"""Where a handler is called: event loop, task, and what `task.cancelling()` said then. Later counts
+are compared to that, because the caller may leave a count of its own behind, and so does a task
+group that failed (fixed in Python 3.13)."""
 
 
 def task_context() -> TaskContext:
     """Return the context in which this code runs."""
     loop = asyncio.get_running_loop()
     task = asyncio.current_task(loop)
-    return loop, task, 0 if task is None else task.cancelling(), get_ident()
+    return loop, task, 0 if task is None else task.cancelling()
 
 
 class LoopScope(RunScope):
@@ -48,7 +48,6 @@ class LoopScope(RunScope):
         "_cancelling",
         "_held",
         "_loop",
-        "_loop_thread",
         "_task",
         "disconnect",
     )
@@ -58,6 +57,8 @@ class LoopScope(RunScope):
     _ended_by_us: bool = False
     _given: object | None = None
     """What `LoopTurns` begins with."""
+    _loop_thread: int | None = None
+    """The thread of the event loop, in development."""
     _outer: tuple[asyncio.Task[Any], int] | None = None
     """What `_task` and `_cancelling` were before a decorated handler began in its own task."""
     _owing: asyncio.Task[Any] | None = None
@@ -76,7 +77,7 @@ class LoopScope(RunScope):
         # `super` takes more instructions.
         RunScope.__init__(self, runtime, run, started_ns, on_record)
         self.loop_watch = runtime.loop_watch
-        self._loop, self._task, self._cancelling, self._loop_thread = context
+        self._loop, self._task, self._cancelling = context
         self._held: dict[asyncio.Future[None], tuple[Step | None, int, Any]] = {}
         """What the tasks wait for that have come to a stop: the step, since when, the task."""
         self.disconnect: Callable[[], bool] = _not_listening
@@ -155,9 +156,12 @@ class LoopScope(RunScope):
     def note_branch(self, step: Step, branch: str) -> None:
         """Note who came to a step, in development, but for the task in which the handler is called:
         it was made before all branches, so it overtakes none and is overtaken by none."""
-        # Each step comes here; without the loop, `current_task` makes a system call (Python 3.11).
-        here = self._task is not None and get_ident() == self._loop_thread
-        if not here or asyncio.current_task(self._loop) is not self._task:
+        # To ask which loop runs takes a system call (before Python 3.12), and each step comes here.
+        thread = get_ident()
+        if self._loop_thread is None and self._is_here():
+            self._loop_thread = thread
+        own = thread == self._loop_thread and self._task is not None
+        if not own or asyncio.current_task(self._loop) is not self._task:
             RunScope.note_branch(self, step, branch)
 
     def still_waits(self) -> bool:
