@@ -2,15 +2,20 @@
 
     python -m benchmarks.versions CHECKOUT [steps plain flask ingest end_to_end]
 
+BENCH_STARTS         how often the servers are started (4); the others are those of `benchmarks`
+
 CHECKOUT is another working copy whose benchmarks have run once, so that it has an environment. The
 servers of both run all the time, and get their load in turns: this, other, other, this. One that
-waits does next to nothing, and a slow moment of the machine hits both.
+waits does next to nothing, and a slow moment of the machine hits both. How its memory is laid out
+makes a process faster or slower by a percent or two for as long as it lives, so the servers are
+started several times.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import statistics
 import tempfile
 import time
@@ -24,6 +29,8 @@ from benchmarks import harness, place
 from benchmarks.bench_end_to_end import CALLERS, before
 from benchmarks.bench_flask import gunicorn
 from benchmarks.callers import crowd
+
+STARTS = int(os.environ.get("BENCH_STARTS", "4"))
 
 Measure = Callable[[float], float]
 """Puts load on servers for so many seconds; returns answers a second."""
@@ -104,8 +111,8 @@ QUESTIONS: dict[str, Callable[[Path, Path], Any]] = {
 }
 
 
-def compare(question: str, this: Path, other: Path) -> None:
-    """Answer a question, and print a row of the table."""
+def start(question: str, this: Path, other: Path) -> tuple[float, float]:
+    """Start the servers of both, and put load on them. Returns answers a second of each."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         sides = [
             stack.enter_context(QUESTIONS[question](checkout, Path(folder) / f"{number}.db"))
@@ -117,12 +124,19 @@ def compare(question: str, this: Path, other: Path) -> None:
         for number in range(harness.ROUNDS):
             for index in (0, 1) if number % 2 == 0 else (1, 0):
                 rates[index].append(sides[index](harness.SECONDS))
-    ratios = sorted(ours / theirs for ours, theirs in zip(*rates, strict=True))
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    ours, theirs = map(statistics.median, rates)
+    ours, theirs = map(statistics.mean, rates)
+    return ours, theirs
+
+
+def compare(question: str, this: Path, other: Path) -> None:
+    """Answer a question, and print a row of the table."""
+    rates = [start(question, this, other) for _ in range(STARTS)]
+    ratios = [ours / theirs for ours, theirs in rates]
+    ours, theirs = map(statistics.mean, zip(*rates, strict=True))
+    error = statistics.stdev(ratios) / len(ratios) ** 0.5
     print(
-        f"| {question} | {ours:,.0f} /s | {theirs:,.0f} /s | {middle:.3f} "
-        f"| {low:.3f} to {high:.3f} | {ratios[0]:.3f} to {ratios[-1]:.3f} |",
+        f"| {question} | {ours:,.0f} /s | {theirs:,.0f} /s | {statistics.mean(ratios):.3f} "
+        f"± {error:.3f} | {min(ratios):.3f} to {max(ratios):.3f} |",
         flush=True,
     )
 
@@ -134,8 +148,8 @@ def main() -> None:
     options = parser.parse_args()
     place.prepare()
     this, other = place.ROOT, options.checkout.resolve()
-    print("| question | this | the other | ratio | half of the pairs | all of them |")
-    print("|---|---|---|---|---|---|")
+    print("| question | this | the other | ratio, and its standard error | of the single starts |")
+    print("|---|---|---|---|---|")
     for question in options.questions or QUESTIONS:
         compare(question, this, other)
 
