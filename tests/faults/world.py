@@ -154,7 +154,8 @@ class World:
             "engine",
             [*STEPHTTP, "start", "--db", str(directory / "runs.db"), "--allow-host", "127.0.0.1",
              "--retry-delay", "100ms", "--retry-max-delay", "1s", "--rate-limit", "0",
-             "--grace", "2s", "--event-lookback", "3600"],
+             # More than all jumps of the clock together: an event may come before its request.
+             "--grace", "2s", "--event-lookback", "86400"],
             common,
             directory / "engine.log",
         )  # fmt: skip
