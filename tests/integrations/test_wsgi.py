@@ -660,8 +660,8 @@ async def test_two_calls_for_one_run_take_turns() -> None:
         await world.turn()
         both = [asyncio.ensure_future(enter(world, first.headers["x-run-id"])) for _ in "ab"]
         await asyncio.to_thread(reached.wait, 60)
-        queues = world.provider.runtime.keyed_lock._queues
-        while [len(queue) for queue in queues.values()] != [2]:  # noqa: ASYNC110 - threads
+        keyed_lock, run_id = world.provider.runtime.keyed_lock, first.headers["x-run-id"]
+        while not keyed_lock.contended(run_id):  # noqa: ASYNC110 - threads
             await asyncio.sleep(0)
         assert log == ["call"]
         gate.set()

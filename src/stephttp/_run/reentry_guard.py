@@ -1,15 +1,14 @@
-"""One re-entry of a run at a time in a process, and a state that travels with a call is used once
-(docs/design.md 3.11, 3.13).
+"""One re-entry of a run at a time in a process, and a state that travels with a call is used once.
 
-One call of a run at a time may do so, and each state that came along is used once: here is what a
-process remembers for that, and what the heads of calls and answers say (docs/design.md 3.11, 3.13).
+Here is what a process remembers for that, and what the heads of calls and answers say
+(docs/design.md 3.11, 3.13).
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
@@ -31,6 +30,8 @@ _FRESH_MS = round(stored_state.ASKS_AFTER * 1000)
 to ask before its first step anyway."""
 
 
+_NAMES_OF_CALL = (b"x-run-id", *(name.encode() for name in stored_state.CALL_HEADERS))
+
 ATTEMPT = b"x-stephttp-attempt"
 """On a re-entry by our engine: the exact number of attempts before (docs/design.md 3.8)."""
 _ROOT = "step"
@@ -49,7 +50,8 @@ class KeyedLock:
     def reset_after_fork(self) -> None:
         """Start afresh, in a process that was forked."""
         self._lock = threading.Lock()
-        self._queues: dict[str, deque[Future[None]]] = {}
+        self._queues: dict[str, deque[Future[None]] | None] = {}
+        """Who waits for a name that is held, if anyone does."""
 
     def acquire(self, name: str) -> Flow[bool]:
         """Wait until `name` is free, and take it. Call `release` afterwards.
@@ -57,12 +59,13 @@ class KeyedLock:
         Returns:
             Whether another holder had it first.
         """
-        mine: Future[None] = Future()
         with self._lock:
-            queue = self._queues.setdefault(name, deque())
-            queue.append(mine)
-            if queue[0] is mine:
+            if name not in self._queues:
+                self._queues[name] = None
                 return False
+            mine: Future[None] = Future()
+            waiting = self._queues[name] = self._queues[name] or deque()
+            waiting.append(mine)
         try:
             yield Until(mine)
         except BaseException:
@@ -72,25 +75,23 @@ class KeyedLock:
 
     def contended(self, name: str) -> bool:
         """Whether others wait for `name` while it is held."""
-        return len(self._queues.get(name, ())) > 1
+        return bool(self._queues.get(name))
 
     def release(self, name: str) -> None:
         """Give `name` to the next one that waits for it."""
         with self._lock:
-            queue = self._queues[name]
-            queue.popleft()
-            if queue:
-                queue[0].set_result(None)
+            if waiting := self._queues[name]:
+                waiting.popleft().set_result(None)
             else:
                 del self._queues[name]
 
     def _give_up(self, name: str, mine: Future[None]) -> None:
         with self._lock:
-            waits = not mine.done()
-            if waits:
-                self._queues[name].remove(mine)
-        if not waits:
-            self.release(name)
+            waiting = self._queues.get(name)
+            if waiting is not None and mine in waiting:
+                waiting.remove(mine)
+                return
+        self.release(name)  # it was given to this one meanwhile
 
 
 def target_of(request: Request) -> str | None:
@@ -143,7 +144,8 @@ class Deliveries:
     def reset_after_fork(self) -> None:
         """Start afresh, in a process that was forked."""
         self._lock = threading.Lock()
-        self._taken: dict[tuple[str, ...], int] = {}
+        # A `dict` whose oldest entries go is searched from its first place each time.
+        self._taken: OrderedDict[tuple[str, ...], int] = OrderedDict()
         self._latest_ms = 0
         self.process = os.urandom(12).hex()
         """The name of this process, for the engine."""
@@ -153,8 +155,7 @@ class Deliveries:
         sent = request.header(stored_state.SENT.encode())
         if request.header(stored_state.RECEIVER.encode()) != self.process or not sent.isdecimal():
             return False
-        names = (b"x-run-id", *(name.encode() for name in stored_state.CALL_HEADERS))
-        call = tuple(request.header(name) for name in names)
+        call = tuple(map(request.header, _NAMES_OF_CALL))
         with self._lock:
             self._latest_ms = max(self._latest_ms, now_ms)
             # What was forgotten must stay too old, also after the clock went back.
