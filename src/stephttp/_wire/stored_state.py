@@ -114,6 +114,7 @@ _fields = msgspec.json.Decoder(dict[str, Raw])
 _error = msgspec.json.Decoder(ErrorInfo)
 _steps = msgspec.json.Decoder(dict[str, KnownStep])
 _PENDING = Memo(MemoKind.PENDING)
+_NULL = Raw(b"null")
 
 PENDING = b'{"pending":true}'
 """How the engine names a step that is not resolved yet."""
@@ -148,10 +149,12 @@ def read_steps(entry: Raw | None) -> dict[str, KnownStep] | None:
 def read_memo(entry: Raw) -> Memo:
     """Interpret one entry. An object with the one key `data` is a value, with `error` a failure,
     with `input` a list of arguments; anything else is itself the value."""
+    if entry == _NULL:  # as of each sleep; an exception takes longer than all of this
+        return Memo(MemoKind.VALUE, entry)
     try:
         fields = _fields.decode(entry)
     except UNREADABLE:
-        return Memo(MemoKind.VALUE, entry)  # null, a number, a list: the value itself
+        return Memo(MemoKind.VALUE, entry)  # a number, a list: the value itself
     keys = fields.keys()
     if keys == {"data"}:
         return Memo(MemoKind.VALUE, fields["data"])
