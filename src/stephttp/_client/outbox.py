@@ -2,8 +2,7 @@
 
 Nothing on a request's path waits for it. While the server is away, what was accepted is kept and
 tried again; when the box is full, new runs are refused, and that is logged with their number.
-
-`outbox_worker` sends it.
+`outbox_worker` sends what is here.
 """
 
 from __future__ import annotations
@@ -12,8 +11,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError
-from concurrent.futures import wait as wait_for_futures
+from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
 from contextlib import suppress
 
 from stephttp._client.background import Job
@@ -220,7 +218,7 @@ class Outbox:
         """Do the same while this thread waits."""
         emptied = self._emptied()
         futures = (emptied,) if vain is None else (emptied, vain)
-        wait_for_futures(futures, timeout, FIRST_COMPLETED)
+        wait(futures, timeout, FIRST_COMPLETED)
         return emptied.done()
 
     def _emptied(self) -> Future[None]:
@@ -228,16 +226,14 @@ class Outbox:
         for follower in [one for one in self._followers if not one[1]()]:
             self._follow(follower)
         with self.lock:
-            worker = self._new_worker(True) if self._open else None
+            emptied = self._drained or Future()
+            if not self._open:
+                emptied.set_result(None)
+                return emptied
+            self._drained, worker = emptied, self._new_worker(True)
         if worker is not None:
             self._start_worker(worker)
-        with self.lock:
-            emptied = self._drained or Future()
-            if self._open:
-                self._drained = emptied
-            else:
-                emptied.set_result(None)
-            return emptied
+        return emptied
 
     def _new_worker(self, urgent: bool) -> Worker | None:
         """Return a worker to be started; `None`: enough are at work. Called with the lock.
@@ -259,18 +255,15 @@ class Outbox:
         return worker
 
     def _start_worker(self, worker: Worker) -> None:
-        """Start a worker. Without the lock: a task may begin at once
-        (`asyncio.eager_task_factory`)."""
+        """Start a worker, without the lock: a task may begin at once (`eager_task_factory`)."""
         try:
-            job = self._start(worker.work(), "stephttp-outbox")
+            worker.job = self._start(worker.work(), "stephttp-outbox")
         except RuntimeError as error:  # no thread can start, as at the exit of the interpreter
             with self.lock:
                 self.workers.discard(worker)
                 others = bool(self.workers)
             if not others:
                 logger.warning("stephttp: %d finished runs wait: %s", self._open, error)
-            return
-        worker.job = job
 
     def _take_over(self) -> None:
         """Take back what is under way on event loops that have ended, or that stand still between
