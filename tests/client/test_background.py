@@ -132,6 +132,37 @@ async def test_a_task_that_is_cancelled_while_it_waits_gives_up_its_place() -> N
     assert keyed_lock._queues == {}
 
 
+def test_a_name_is_given_on_although_the_loop_of_one_that_waits_has_ended() -> None:
+    keyed_lock, driver = KeyedLock(), AsyncDriver(URL)
+
+    def work() -> None:
+        SyncDriver(URL).run(keyed_lock.acquire("a"))
+        loop = asyncio.new_event_loop()
+        waiting = loop.create_task(driver.run(keyed_lock.acquire("a")))
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+        del waiting
+        assert keyed_lock.contended("a")
+        keyed_lock.release("a")  # which closes the one that waited, and that gives up its place
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(DEADLINE)
+    assert not thread.is_alive()
+    assert keyed_lock._queues == {}
+
+
+def test_one_that_waited_before_a_fork_gives_up_nothing_behind_it() -> None:
+    keyed_lock = KeyedLock()
+    assert list(keyed_lock.acquire("a")) == []
+    waiting = keyed_lock.acquire("a")
+    next(waiting)
+    keyed_lock.reset_after_fork()
+    assert list(keyed_lock.acquire("a")) == []
+    waiting.close()
+    assert isinstance(next(keyed_lock.acquire("a")), Until), "it is still held"
+
+
 def test_both_wait_for_what_another_thread_settles() -> None:
     from concurrent.futures import Future
 

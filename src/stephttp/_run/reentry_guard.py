@@ -63,13 +63,19 @@ class KeyedLock:
             if name not in self._queues:
                 self._queues[name] = None
                 return False
-            mine: Future[None] = Future()
-            waiting = self._queues[name] = self._queues[name] or deque()
-            waiting.append(mine)
+        # Made without the lock: memory that is collected meanwhile may give up its place.
+        mine, queue = Future[None](), deque[Future[None]]()
+        with self._lock:
+            if name not in self._queues:  # released just now
+                self._queues[name] = None
+                return True
+            known = self._queues[name]
+            queue = self._queues[name] = queue if known is None else known
+            queue.append(mine)
         try:
             yield Until(mine)
         except BaseException:
-            self._give_up(name, mine)
+            self._give_up(name, queue, mine)
             raise
         return True
 
@@ -80,18 +86,23 @@ class KeyedLock:
     def release(self, name: str) -> None:
         """Give `name` to the next one that waits for it."""
         with self._lock:
-            if waiting := self._queues[name]:
-                waiting.popleft().set_result(None)
-            else:
+            queue = self._queues[name]
+            following = queue.popleft() if queue else None
+            if following is None:
                 del self._queues[name]
+        # Without the lock: where a loop has ended, this closes the call that waited on it, which
+        # then gives up its place.
+        if following is not None:
+            following.set_result(None)
 
-    def _give_up(self, name: str, mine: Future[None]) -> None:
+    def _give_up(self, name: str, queue: deque[Future[None]], mine: Future[None]) -> None:
         with self._lock:
-            waiting = self._queues.get(name)
-            if waiting is not None and mine in waiting:
-                waiting.remove(mine)
+            if mine in queue:
+                queue.remove(mine)
                 return
-        self.release(name)  # it was given to this one meanwhile
+            given = self._queues.get(name) is queue  # another one's after a fork
+        if given:
+            self.release(name)
 
 
 def target_of(request: Request) -> str | None:

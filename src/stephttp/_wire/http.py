@@ -60,7 +60,7 @@ class SeenAt(Struct, array_like=True, frozen=True):
     """`Request.path`."""
 
 
-class Request(Struct, eq=False, gc=False):
+class Request(Struct, eq=False):
     """A request to the user's application, as it came.
 
     Its headers are replaced as a whole, never changed in their list: `header` remembers them.
@@ -111,7 +111,7 @@ class Request(Struct, eq=False, gc=False):
         return dict(reversed(cookies_of(self.headers)))
 
 
-class Response(Struct, gc=False):
+class Response(Struct):
     """A whole response."""
 
     status: int

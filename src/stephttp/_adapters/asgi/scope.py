@@ -158,7 +158,7 @@ class LoopScope(RunScope):
         it was made before all branches, so it overtakes none and is overtaken by none."""
         # To ask which loop runs takes a system call (before Python 3.12), and each step comes here.
         thread = get_ident()
-        if self._loop_thread is None and self._is_here():
+        if thread != self._loop_thread and self._is_here():
             self._loop_thread = thread
         own = thread == self._loop_thread and self._task is not None
         if not own or asyncio.current_task(self._loop) is not self._task:
