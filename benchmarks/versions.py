@@ -2,7 +2,7 @@
 
     python -m benchmarks.versions CHECKOUT [steps plain flask ingest end_to_end]
 
-BENCH_STARTS         how often the servers are started (4); the others are those of `benchmarks`
+BENCH_STARTS         how often the servers are started (4, at least 2); others: see `benchmarks`
 
 CHECKOUT is another working copy whose benchmarks have run once, so that it has an environment. The
 servers of both run all the time, and get their load in turns: this, other, other, this. One that
@@ -146,6 +146,8 @@ def main() -> None:
     parser.add_argument("checkout", type=Path)
     parser.add_argument("questions", nargs="*", help=", ".join(QUESTIONS))
     options = parser.parse_args()
+    if STARTS < 2:
+        parser.error("BENCH_STARTS: the error of a ratio needs at least 2 starts")
     place.prepare()
     this, other = place.ROOT, options.checkout.resolve()
     print("| question | this | the other | ratio, and its standard error | of the single starts |")

@@ -212,11 +212,10 @@ def joined_headers(headers: Headers) -> dict[str, str]:
     """Return headers as a map; a repeated one becomes a list in one line (RFC 9110, 5.3), but for
     `Set-Cookie`, for which that section makes the exception."""
     joined: dict[str, str] = {}
-    for name, value in headers:
-        key, text = name.decode("latin-1"), value.decode("latin-1")
+    for key, text in text_headers(headers):
         if key not in joined:
             joined[key] = text
-        elif name != b"set-cookie":
+        elif key != "set-cookie":
             joined[key] += f", {text}"
     return joined
 
