@@ -200,7 +200,8 @@ def decode_result(
     """
     try:
         try:
-            decoded = conversion.decode(raw)
+            decode = conversion.decode  # called as an attribute, it takes more instructions
+            decoded = decode(raw)
         except msgspec.ValidationError as error:
             if "got `bool`" not in str(error):
                 raise
@@ -234,11 +235,11 @@ def result_conversion(handler: Callable[..., Any]) -> Conversion:
     code = getattr(handler, "__code__", None)
     if code is not None:
         try:
-            annotations = handler.__annotations__
+            given = handler.__annotations__
         except NameError:  # evaluated just now, since Python 3.14
-            annotations = annotations_of(handler)
+            given = annotations_of(handler)
         _, annotated, conversion = _seen.get(id(code), _UNSEEN)
-        if annotated is annotations.get("return", PLAIN):
+        if annotated is given.get("return", PLAIN):
             return conversion
     function = function_of(handler)
     if isinstance(function, type):

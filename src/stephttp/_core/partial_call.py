@@ -28,11 +28,13 @@ if TYPE_CHECKING:
 class PartialCall(CallState):
     """One call of a handler, which may be one of many. `Run` sets its attributes."""
 
-    __slots__ = ("_progressed", "run_id")
+    __slots__ = ("_progressed", "limits", "run_id")
 
     run_id: str
     _progressed: bool
     """Whether this call has done something new, or has nothing to pass over."""
+    limits: RunLimits | None
+    """What its later calls have to pass."""
 
     # Few runs come to these, so they are not set in each one.
     passed: Sequence[Step] = ()
@@ -40,8 +42,6 @@ class PartialCall(CallState):
     passed_waits: Mapping[str, Wait] = {}
     """What those of them ask for that a server carries out, by hash."""
     _handed_over: bool = False
-    limits: RunLimits | None = None
-    """What its later calls have to pass."""
 
     @property
     def targets_unknown(self) -> bool:

@@ -26,6 +26,7 @@ from stephttp._wire.json import encode_struct
 from stephttp._wire.opcodes import SYNC_OPS, ErrorInfo, Op, OpCode, Timing, Userland
 
 _STEP_RUN = OpCode.STEP_RUN
+_RUN_COMPLETE = OpCode.RUN_COMPLETE
 
 
 class Unreported(Struct, eq=False, gc=False):
@@ -218,7 +219,7 @@ def run_complete(
             duration_ns,
             message,
         )
-    return Op(OpCode.RUN_COMPLETE, COMPLETE, data=Raw(encode_struct(data)))
+    return Op(_RUN_COMPLETE, COMPLETE, data=Raw(encode_struct(data)))
 
 
 def ops_answer(ops: Sequence[Op]) -> Response:

@@ -59,6 +59,7 @@ from stephttp._wire.stored_state import KnownStep
 from stephttp.errors import CannotWaitError, DivergenceError
 
 _STEP_RUN = OpCode.STEP_RUN
+_init = CallState.__init__  # `super`, or to look it up each time, takes more instructions
 
 
 class Run(UnfinishedSteps):
@@ -91,9 +92,11 @@ class Run(UnfinishedSteps):
         names: Mapping[str, KnownStep] | None = None,
         target: str | None = None,
     ) -> None:
-        CallState.__init__(self, memos, names, target)  # `super` takes more instructions
+        _init(self, memos, names, target)
         self.run_id = run_id
         self.retries = retries
+        self._step_retries = 0
+        self.limits = None
         self.opts = DEFAULT_OPTS
         """The options that the endpoint was configured with."""
         self.used = resumed = self.resumed

@@ -18,11 +18,11 @@ from stephttp._wire.opcodes import ErrorInfo, OpCode
 class UnfinishedSteps(PartialCall):
     """What becomes of steps whose bodies did not return. `Run` sets its attributes."""
 
-    __slots__ = ("retries",)
+    __slots__ = ("_step_retries", "retries")
 
     retries: int
     """How often a failed step is retried, where it does not say so itself."""
-    _step_retries: int = 0
+    _step_retries: int
     """The most that a step which has failed said."""
 
     def fail(

@@ -4,7 +4,7 @@ starts at the first step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
@@ -27,9 +27,13 @@ MARK = "stephttp.run_id"
 _SDK_HEADER = (b"x-inngest-sdk", SDK.encode())
 
 
-def run_headers(run_id: str) -> Headers:
-    """Return the two headers that every response of a durable application carries."""
-    return [(b"x-run-id", run_id.encode("latin-1")), _SDK_HEADER]
+def run_headers(run_id: str, before: Sequence[tuple[bytes, bytes]] = ()) -> Headers:
+    """Return the two headers that every response of a durable application carries.
+
+    Args:
+        before: headers to which they are added, in a new list.
+    """
+    return [*before, (b"x-run-id", run_id.encode("latin-1")), _SDK_HEADER]
 
 
 class FirstCallOfRun(Protocol):
@@ -206,10 +210,9 @@ class CurrentCall:
         """Whether a wait has overtaken the handler: what it sends is dropped."""
         return self.so_far is not None and self.so_far.run.suspended
 
-    @property
     def may_lose_writes(self) -> bool:
-        """Whether the handler has written what only its end commits, as far as that is watched. A
-        failure behind its response is then a failure of the run."""
+        """Return whether the handler has written what only its end commits, as far as that is
+        watched. A failure behind its response is then a failure of the run."""
         scope = self.so_far
         if scope is not None and scope.writes:
             return True

@@ -32,6 +32,9 @@ _HEAD = 1024
 """Bytes of a record without bodies and results, roughly."""
 
 
+_init = Item.__init__  # `super`, or to look it up each time, takes more instructions
+
+
 class Record(Struct, eq=False, gc=False):
     """What the server gets to know of a run that has ended."""
 
@@ -83,7 +86,7 @@ class FinishedRun(Item):
     __slots__ = ("_record", "bytes")
 
     def __init__(self, record: Record) -> None:
-        Item.__init__(self)  # `super` takes more instructions
+        _init(self)
         if record.request.body:
             shorten(record.request)
         self._record: Record | None = record

@@ -53,12 +53,12 @@ class FirstCall(HookedCall):
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
-        self.started_ns = runtime.now_ns()
+        now_ns = runtime.now_ns  # called as an attribute, it takes more instructions
+        self.started_ns = now_ns()
         self.run_id = random_ulid(self.started_ns // 1_000_000, os.urandom(16))
         self._opened_first = False
         self._answer = None
         self._status = 0
-        self._headers = []
 
     def run_made(self, scope: RunScope) -> None:
         """Prepare a run that was just made; see `HandlerCall`."""
@@ -71,18 +71,18 @@ class FirstCall(HookedCall):
         self._gets_events = False
         self._refused = self._leaving = None
         self._run = run = scope.run
-        if self.runtime.settings.track_all_endpoints:
+        runtime, method = self.runtime, self._method()
+        if runtime.settings.track_all_endpoints:
             run.track()
-        method = self._method()
         if method == "HEAD":
             run.refuse_waits("the answer to HEAD has no body that could carry the result")
-        elif self.runtime.cannot_wait is not None:
-            self.runtime.refuse_waits(run, self.runtime.cannot_wait)
+        elif runtime.cannot_wait is not None:
+            runtime.refuse_waits(run, runtime.cannot_wait)
         scope.first_call = self
         if method != "GET" and self._may_be_too_large():
             scope.claim = self._check_size
-        if self.runtime.watch is not None:
-            self.runtime.watch(self, scope)
+        if runtime.watch is not None:
+            runtime.watch(self, scope)
 
     @property
     @abstractmethod
@@ -94,10 +94,10 @@ class FirstCall(HookedCall):
     def surroundings(self) -> Mapping[str, Any]:
         """The ASGI scope or the environ; see `HandlerCall`."""
 
-    @property
     def delivers_first(self) -> bool:
-        """Whether the end of the run is delivered before its caller has the whole response: on a
-        host that stops between requests; and so that the next request finds the place free."""
+        """Return whether the end of the run is delivered before its caller has the whole response:
+        on a host that stops between requests; and so that the next request finds the place free.
+        """
         return self._opened_first or not self.runtime.settings.background
 
     def first_step(self) -> None:
@@ -151,7 +151,7 @@ class FirstCall(HookedCall):
     def _note_end_of_answer(self) -> None:
         """Note that the response has come to its end: what fails behind it is not a failure of the
         run, unless what the run has done may still be lost by that."""
-        self._answered = self._status < 500 and not self.current.may_lose_writes
+        self._answered = self._status < 500 and not self.current.may_lose_writes()
 
     def _keep_answer(self) -> None:
         """Keep what passes by of the response, if others may ask for it. Called at its start."""
@@ -238,8 +238,10 @@ class FirstCall(HookedCall):
 
     def _response(self) -> Response:
         """Return what the handler answered. Middleware has another list of its headers."""
-        body = self._answer.join() if self._answer else b""
-        return Response(self._status or 500, [*self._headers], body)
+        if not self._status:
+            return Response(500)
+        body = b"" if self._answer is None else self._answer.join()
+        return Response(self._status, [*self._headers], body)
 
     def _record(self, error: BaseException | None, *, known: bool = False) -> Flow[None] | None:
         """Report how the run has ended.
@@ -289,7 +291,7 @@ class FirstCall(HookedCall):
             put: does so.
             given: its argument.
         """
-        if self.delivers_first:
+        if self.delivers_first():
             return deliver_first(item, partial(put, given), self.run_id)
         if self._leaving is not None:
             busy, alive = self._leaving

@@ -35,7 +35,6 @@ class FollowedCall(LimitedCall):
     ) -> Flow[Response | None] | None:
         """Record how the run ended, or let it wait; see `FirstCall`."""
 
-    @property
     @abstractmethod
     def delivers_first(self) -> bool:
         """Whether the end of the run is delivered before its caller has the whole response."""
@@ -48,7 +47,7 @@ class FollowedCall(LimitedCall):
         assert stream is not None
         if self._run.suspended and self._stored_answer is None and self._refused is None:
             yield from stream.hand_over()
-        elif not self.delivers_first and not self._keyed:
+        elif not self.delivers_first() and not self._keyed:
             # The caller of a run that has ended does not wait for the engine. But those who follow
             # it get its end only behind what was pushed.
             busy = stream.leave()

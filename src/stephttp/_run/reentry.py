@@ -284,7 +284,7 @@ class Reentry:
         """Return whether the response that has come to its end is the run's result already, before
         the application returns: nothing that it still does can change it."""
         good = self.response.status < _FAILED and not self.body.overflown
-        return good and not scope.run.suspended and not call.may_lose_writes
+        return good and not scope.run.suspended and not call.may_lose_writes()
 
     def _result(self, error: BaseException | None) -> Response:
         if self.body.overflown:

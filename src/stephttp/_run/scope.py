@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from stephttp._run.transactions import StepWrites
 
 
+_here = here.get  # to look it up each time takes more instructions
+
+
 class RunScope(LoopOrThread):
     """One run in one call of the handler.
 
@@ -55,8 +58,9 @@ class RunScope(LoopOrThread):
 
     __slots__ = (
         "__dict__", "checkpointing", "claim", "deadline_ns", "fence", "final_failures",
-        "first_call", "has_begun", "hooks", "lock", "loop_watch", "now_ns", "on_record", "run",
-        "runtime", "started_ns", "step_watch", "stream", "turns", "warned_ids", "writes",
+        "first_call", "guarded", "has_begun", "hooks", "lock", "loop_watch", "now_ns", "on_record",
+        "run", "runtime", "shared_ids", "started_ns", "step_watch", "stream", "turns",
+        "warned_ids", "writes",
     )  # fmt: skip
 
     ENDINGS: ClassVar[tuple[type[BaseException], ...]] = (Suspended,)
@@ -65,16 +69,12 @@ class RunScope(LoopOrThread):
     # Few runs come to these, so they are not set in each one.
     configured: bool = False
     """Whether the handler has called `configure`."""
-    guarded: bool = False
-    """Whether a handler is at work that is decorated with `@provider.endpoint`."""
     within_limits: bool = False
     """Whether the run is opened before the handler begins, if its limits have room."""
     key_claimed: bool = False
     """Whether an idempotency key was claimed before the handler was called."""
     thread_turns: ThreadTurns | None = None
     """The turns of remembered steps in threads, if any thread has come to one."""
-    shared_ids: SharedIds | None = None
-    """Which branches came to which steps, in development."""
     thread: int | None = None
     """The thread that called the handler, if it lives in one."""
     hidden: HiddenExceptions | None = None
@@ -104,6 +104,8 @@ class RunScope(LoopOrThread):
         self.on_record = on_record
         self.first_call: FirstCallOfRun | None = None
         """The call that a caller has made, while its handler is at work."""
+        self.guarded = False
+        """Whether a handler is at work that is decorated with `@provider.endpoint`."""
         self.has_begun = False
         """Whether the body of a step has begun."""
         self.claim: Callable[[], Flow[bool]] | None = None
@@ -125,6 +127,8 @@ class RunScope(LoopOrThread):
         """What steps have raised in this re-entry that every later call would raise."""
         self.turns: LoopTurns | None = None
         """The turns of remembered steps on an event loop, if any task has come to one."""
+        self.shared_ids: SharedIds | None = None
+        """Which branches came to which steps, in development."""
         self.warned_ids = runtime.warned_ids
         """The shared ids of which was warned; `None` outside of development."""
         if (loaded := len(sys.modules)) != database_watch.LOADED:
@@ -168,10 +172,8 @@ class RunScope(LoopOrThread):
         """
         self.first_call = None
         self.warned_ids = None
-        if self.fence is not None:
-            self.fence = None  # it leads back to this scope
-        if self.shared_ids is not None:
-            self.shared_ids = None  # its tasks lead back to this scope
+        # These lead back to this scope.
+        self.fence = self.shared_ids = None
         return False
 
     def open_stream(self) -> RunStream | None:
@@ -185,7 +187,7 @@ class RunScope(LoopOrThread):
 
     def begin(self, step_id: str, retries: int | None) -> Step:
         """Come to a step that runs in this process; see `Run.begin`."""
-        place = here.get()
+        place = _here()
         branch = "" if place is None else come_to_step(self, place, step_id)
         if self.deadline_ns is not None and self.now_ns() >= self.deadline_ns:
             self.run.expire()
@@ -216,7 +218,7 @@ class RunScope(LoopOrThread):
 
     def come_to(self, step_id: str) -> str:
         """Check that a step may begin here; see `come_to_step`."""
-        place = here.get()
+        place = _here()
         return "" if place is None else come_to_step(self, place, step_id)
 
     def note_branch(self, step: Step, branch: str) -> None:

@@ -38,7 +38,11 @@ if TYPE_CHECKING:
     from stephttp._client.flow import Flow
 
 ENDED = object()
+
+# To look these up each time takes more instructions.
 _set_here = here.set
+_run_in = Context.run
+_send = CoroutineType.send
 
 
 class StepCall:
@@ -103,9 +107,10 @@ class StepCall:
         """What an async body has returned that never waited; see `start`."""
         self.before: Any
         """What `RunScope.step_watch` saw before the body ran."""
-        self.executes = step.verdict is EXECUTE
+        verdict = step.verdict
+        self.executes = verdict is EXECUTE
         """Whether the step's body has to run now."""
-        self.suspended = step.verdict is SUSPEND
+        self.suspended = verdict is SUSPEND
         """Whether the handler cannot pass this step now."""
 
     @property
@@ -165,7 +170,7 @@ class StepCall:
         if type(value) is not CoroutineType:
             return value
         try:
-            wanted = context.run(value.send, None)
+            wanted = _run_in(context, _send, value, None)
         except StopIteration as end:
             self.returned = end.value
             return ENDED
@@ -188,9 +193,10 @@ class StepCall:
         if args and self.scope.runtime.settings.record_inputs:
             raw = encode_input(args)
             self._opts = None if raw is None else {"input": raw}
-        context.run(_set_here, self)
-        # An empty `**` copies a dict.
-        return context.run(body, *args, **kwargs) if kwargs else context.run(body, *args)
+        _run_in(context, _set_here, self)
+        if kwargs:  # an empty `**` copies a dict
+            return _run_in(context, body, *args, **kwargs)
+        return _run_in(context, body, *args)
 
     def result(self) -> Any:
         """Return what the handler gets: the value, or the remembered failure as `StepError`."""
@@ -255,7 +261,8 @@ class StepCall:
         """Note that the body begins. `ended` must follow."""
         if self.scope.step_watch is not None:
             self.before = self.scope.step_watch.began()
-        self.started_ns = self.scope.now_ns()
+        now_ns = self.scope.now_ns  # called as an attribute, it takes more instructions
+        self.started_ns = now_ns()
 
     def ended(self, error: BaseException | None) -> bool:
         """Record how the body has ended: as `complete` has noted, or with an error.
@@ -263,8 +270,9 @@ class StepCall:
         Returns:
             Whether the handler does not see the error, since the step will be tried again.
         """
-        scope, run, step = self.scope, self.scope.run, self.step
-        duration = scope.now_ns() - self.started_ns
+        scope, step = self.scope, self.step
+        run, now_ns = scope.run, scope.now_ns
+        duration = now_ns() - self.started_ns
         if duration < 0:  # the clock was set
             duration = 0
         if self._raw is not None:

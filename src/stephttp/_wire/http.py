@@ -211,8 +211,12 @@ def text_headers(headers: Headers) -> list[tuple[str, str]]:
 def joined_headers(headers: Headers) -> dict[str, str]:
     """Return headers as a map; a repeated one becomes a list in one line (RFC 9110, 5.3), but for
     `Set-Cookie`, for which that section makes the exception."""
-    joined: dict[str, str] = {}
-    for key, text in text_headers(headers):
+    pairs = text_headers(headers)
+    joined = dict(pairs)
+    if len(joined) == len(pairs):  # mostly
+        return joined
+    joined.clear()
+    for key, text in pairs:
         if key not in joined:
             joined[key] = text
         elif key != "set-cookie":

@@ -27,6 +27,7 @@ B = TypeVar("B")
 C = TypeVar("C")
 D = TypeVar("D")
 
+_begin = StepCall.begin  # to look it up each time takes more instructions
 _PLAIN = StepOptions()
 _EVENT_IDS = StepOptions(output_type=list[str])
 
@@ -162,7 +163,7 @@ async def run_step(
         return await outside().run(options, step_id, handler, args, kwargs)
     if scope.claim is not None or scope.turns is not None:
         await before_step(scope)
-    call = StepCall.begin(scope, step_id, handler, options)
+    call = _begin(scope, step_id, handler, options)
     body = call.start
     if supervised or scope.hooks is not None:
         body = _attended(call, options)

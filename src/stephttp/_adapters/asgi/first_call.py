@@ -33,6 +33,11 @@ logger = logging.getLogger("stephttp")
 _HELD_TYPES = frozenset({"http.response.start", "http.response.body"})
 """Messages that can be kept, for others to get them as well."""
 
+# To look these up each time, as an attribute of a class or of an imported name, takes more
+# instructions.
+_init = ReceivedCall.__init__
+_reset = current_call.reset
+
 
 class ASGIFirstCall(ReceivedCall):
     """One request from outside: the sync phase of a run."""
@@ -54,7 +59,7 @@ class ASGIFirstCall(ReceivedCall):
         send: Send,
         context: TaskContext,
     ) -> None:
-        ReceivedCall.__init__(self, runtime, app, scope, receive)
+        _init(self, runtime, app, scope, receive)
         self._send = send
         self.current = CurrentCall(self, LoopScope, context)
 
@@ -74,12 +79,13 @@ class ASGIFirstCall(ReceivedCall):
                 scope[MARK] = self.run_id
                 if run_at_once and (hooks := self.current.scope().hooks) is not None:
                     await drive(hooks.open())
-                await self._app(scope, self._receive_for_app, self._send_for_app)
+                app = self._app  # called as an attribute, it takes more instructions
+                await app(scope, self._receive_for_app, self._send_for_app)
             except BaseException as raised:
                 error = raised
             finally:
                 if token is not None:
-                    current_call.reset(token)
+                    _reset(token)
                     scope.pop(MARK, None)
                 run_scope = self.current.leave()
                 if self._input is not None:
@@ -226,6 +232,7 @@ class ASGIFirstCall(ReceivedCall):
                     head = Response(status, headers)
                     await drive(scope.hooks.before_response(head))
                     status, headers = head.status, head.headers
+                    message = {**message, "status": status}
                 self._keep_answer()
                 if self._keyed:
                     self._held = []
@@ -233,8 +240,7 @@ class ASGIFirstCall(ReceivedCall):
             if "trailers" in message:
                 self._has_trailers = message["trailers"]
             message = dict(message)
-            message["status"] = status
-            message["headers"] = [*headers, *run_headers(self.run_id)]
+            message["headers"] = run_headers(self.run_id, headers)
         elif (scope := self.current.so_far) is not None:
             if scope.run.suspended:
                 if not message.get("more_body", False):
@@ -247,10 +253,11 @@ class ASGIFirstCall(ReceivedCall):
                     self._note_end_of_answer()
             elif ends_response(message, trailers=False):
                 self._note_end_of_answer()
-            if self.delivers_first and self._ends_with(message, scope):
+            if self.delivers_first() and self._ends_with(message, scope):
                 return
         if scope is None or self._held is None:
-            await self._send(message)
+            send = self._send
+            await send(message)
         else:
             await self._hold(message)
 

@@ -193,6 +193,9 @@ def _prefix(root_path: str, parameters: Mapping[str, Any], route: str) -> str:
     return "/".join(segments)
 
 
+_init = FirstCall.__init__  # `super`, or to look it up each time, takes more instructions
+
+
 class ReceivedCall(FirstCall):
     """A first call, as far as it concerns its request.
 
@@ -205,7 +208,7 @@ class ReceivedCall(FirstCall):
     __slots__ = ("_app", "_input", "_receive", "_scope", "_sent")
 
     def __init__(self, runtime: Runtime, app: ASGIApp, scope: Scope, receive: Receive) -> None:
-        FirstCall.__init__(self, runtime)  # `super` takes more instructions
+        _init(self, runtime)
         self._app = app
         self._scope = scope
         # It stays as it is, whatever code behind us changes in its own. (It is a `dict`, says ASGI;

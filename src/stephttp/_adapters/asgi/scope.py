@@ -37,6 +37,11 @@ def task_context() -> TaskContext:
     return loop, task, 0 if task is None else task.cancelling()
 
 
+# `super`, or to look them up each time, takes more instructions.
+_init = RunScope.__init__
+_close = RunScope.close
+
+
 class LoopScope(RunScope):
     """One run in one call of the handler, on one event loop. See `RunScope`.
 
@@ -48,6 +53,8 @@ class LoopScope(RunScope):
         "_cancelling",
         "_held",
         "_loop",
+        "_loop_thread",
+        "_owing",
         "_task",
         "disconnect",
     )
@@ -57,12 +64,8 @@ class LoopScope(RunScope):
     _ended_by_us: bool = False
     _given: object | None = None
     """What `LoopTurns` begins with."""
-    _loop_thread: int | None = None
-    """The thread of the event loop, in development."""
     _outer: tuple[asyncio.Task[Any], int] | None = None
     """What `_task` and `_cancelling` were before a decorated handler began in its own task."""
-    _owing: asyncio.Task[Any] | None = None
-    """The task that was cancelled by us, until that is taken back."""
     _side_tasks: SideTasks | None = None
     _ticks: int = 0
 
@@ -74,12 +77,15 @@ class LoopScope(RunScope):
         started_ns: int | None = None,
         on_record: Callable[[], None] | None = None,
     ) -> None:
-        # `super` takes more instructions.
-        RunScope.__init__(self, runtime, run, started_ns, on_record)
+        _init(self, runtime, run, started_ns, on_record)
         self.loop_watch = runtime.loop_watch
         self._loop, self._task, self._cancelling = context
         self._held: dict[asyncio.Future[None], tuple[Step | None, int, Any]] = {}
         """What the tasks wait for that have come to a stop: the step, since when, the task."""
+        self._loop_thread: int | None = None
+        """The thread of the event loop, in development."""
+        self._owing: asyncio.Task[Any] | None = None
+        """The task that was cancelled by us, until that is taken back."""
         self.disconnect: Callable[[], bool] = _not_listening
         """Lets the application know that the connection has ended; returns whether it listened."""
 
@@ -158,10 +164,9 @@ class LoopScope(RunScope):
         it was made before all branches, so it overtakes none and is overtaken by none."""
         # To ask which loop runs takes a system call (before Python 3.12), and each step comes here.
         thread = get_ident()
-        if thread != self._loop_thread and self._is_here():
+        if thread != self._loop_thread and self._task is not None and self._is_here():
             self._loop_thread = thread
-        own = thread == self._loop_thread and self._task is not None
-        if not own or asyncio.current_task(self._loop) is not self._task:
+        if thread != self._loop_thread or asyncio.current_task(self._loop) is not self._task:
             RunScope.note_branch(self, step, branch)
 
     def still_waits(self) -> bool:
@@ -185,7 +190,7 @@ class LoopScope(RunScope):
 
     def close(self, error: BaseException | None) -> bool:
         """Note that the handler has ended, and cancel what `suspend` still holds."""
-        RunScope.close(self, error)  # `super` takes more instructions
+        _close(self, error)
         if self.guarded:
             self.guarded = False
             self.handler_ends()

@@ -194,7 +194,7 @@ class AnsweredCall(ReceivedCall):
         for chunk in chunks:
             self.keep(chunk, True)
         self.keep(b"", False)
-        if not self.delivers_first:
+        if not self.delivers_first():
             return WholeBody(self, chunks)
         self.end(None)
         return chunks

@@ -19,7 +19,6 @@ class StreamingCall(Protocol):
     context: Context
     current: CurrentCall
 
-    @property
     def delivers_first(self) -> bool: ...
 
     def in_context(self, call: Callable[[], object]) -> BaseException | None: ...
@@ -74,7 +73,7 @@ class Chunks:
         except StopIteration:
             if not call.current.suspended:
                 call.keep(b"", False)
-                if call.delivers_first:
+                if call.delivers_first():
                     self._close()
                 raise
             return self._overtaken(None)
