@@ -4,7 +4,7 @@ and reads requests in the same way, is in `blocking_driver`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from inspect import isawaitable
@@ -74,9 +74,9 @@ class AsyncDriver:
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx2.AsyncClient]
         self._clients = WeakKeyDictionary()
 
-    async def run(self, flow: Flow[T]) -> T:
+    def run(self, flow: Flow[T]) -> Coroutine[Any, Any, T]:
         """Drive `flow` to its end and return what it returns; raises what it raises."""
-        return await carry_out(flow, self._do)
+        return carry_out(flow, self._do)
 
     async def _do(self, wanted: APICall | Pause | Invoke | Until) -> Any:
         if isinstance(wanted, APICall):

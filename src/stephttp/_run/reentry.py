@@ -156,9 +156,10 @@ class Reentry:
     def flush_soon(self) -> None:
         """Send finished steps soon, while the handler runs. Called when a step may have ended."""
         run, scope = self.resumed.run, self._scope
-        if not run.finished_count or run.target is not None:
+        count = run.finished_count
+        if not count or run.target is not None:
             return
-        seconds = 0.0 if scope is None else self._patience(scope.checkpointing)
+        seconds = 0.0 if scope is None else self._patience(scope.checkpointing, count)
         if scope is None or not seconds:
             self._flush_now()
             return
@@ -166,11 +167,11 @@ class Reentry:
             if self._timer is None and not self._over:
                 self._timer = scope.later(seconds, self._flush_now)
 
-    def _patience(self, mode: Checkpointing) -> float:
-        """Return for how many seconds finished steps may wait for the answer to carry them."""
+    def _patience(self, mode: Checkpointing, count: int) -> float:
+        """Return for how many seconds `count` finished steps may wait for the answer to carry
+        them."""
         if not self.resumed.with_result or self.resumed.unanswered:
             return 0.0
-        count = self.resumed.run.finished_count
         if mode.buffered_steps is not None and count >= mode.buffered_steps:
             return 0.0
         limit = mode.max_interval

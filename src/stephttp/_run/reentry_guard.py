@@ -30,7 +30,12 @@ _FRESH_MS = round(stored_state.ASKS_AFTER * 1000)
 to ask before its first step anyway."""
 
 
-_NAMES_OF_CALL = (b"x-run-id", *(name.encode() for name in stored_state.CALL_HEADERS))
+NAMES_OF_CALL = tuple(name.encode() for name in stored_state.CALL_HEADERS)
+"""`CALL_HEADERS` in the head of a call."""
+_NAMES_OF_CALL = (b"x-run-id", *NAMES_OF_CALL)
+_PROCESS, _RECEIVER, _SENT = (
+    name.encode() for name in (stored_state.PROCESS, stored_state.RECEIVER, stored_state.SENT)
+)
 
 ATTEMPT = b"x-stephttp-attempt"
 """On a re-entry by our engine: the exact number of attempts before (docs/design.md 3.8)."""
@@ -114,19 +119,19 @@ def target_of(request: Request) -> str | None:
 def takes_turns(request: Request) -> bool:
     """Whether a call waits for others of its run: not if another server than ours asks for one
     step, which it does for several at the same time (docs/protocol.md 13.2)."""
-    return bool(request.header(ATTEMPT)) or target_of(request) is None
+    return bool(request.first_values().get(ATTEMPT)) or target_of(request) is None
 
 
 def sent_ns(request: Request) -> int:
     """Return when the state was sent that came with a re-entry, in nanoseconds since the epoch."""
-    return int(request.header(stored_state.SENT.encode())) * 1_000_000
+    return int(request.first_values()[_SENT]) * 1_000_000
 
 
 def own_headers(runtime: Runtime, request: Request) -> Headers:
     """Return what each answer to a re-entry says of this SDK, and to our engine of this process."""
     own = [*run_headers(_named_run(request)), VERSION_HEADER]
-    if request.header(b"x-stephttp-attempt"):
-        own.append((stored_state.PROCESS.encode(), runtime.deliveries.process.encode()))
+    if request.first_values().get(ATTEMPT):
+        own.append((_PROCESS, runtime.deliveries.process.encode()))
     return own
 
 
@@ -156,17 +161,18 @@ class Deliveries:
         """Start afresh, in a process that was forked."""
         self._lock = threading.Lock()
         # A `dict` whose oldest entries go is searched from its first place each time.
-        self._taken: OrderedDict[tuple[str, ...], int] = OrderedDict()
+        self._taken: OrderedDict[tuple[bytes | None, ...], int] = OrderedDict()
         self._latest_ms = 0
         self.process = os.urandom(12).hex()
         """The name of this process, for the engine."""
 
     def take(self, request: Request, now_ms: int) -> bool:
         """Return whether the state that came with a re-entry may be used, which is once so."""
-        sent = request.header(stored_state.SENT.encode())
-        if request.header(stored_state.RECEIVER.encode()) != self.process or not sent.isdecimal():
+        first = request.first_values()
+        sent, receiver = first.get(_SENT, b""), first.get(_RECEIVER)
+        if receiver != self.process.encode() or not sent.isdigit():
             return False
-        call = tuple(map(request.header, _NAMES_OF_CALL))
+        call = tuple(map(first.get, _NAMES_OF_CALL))
         with self._lock:
             self._latest_ms = max(self._latest_ms, now_ms)
             # What was forgotten must stay too old, also after the clock went back.

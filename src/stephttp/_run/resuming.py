@@ -29,7 +29,7 @@ from stephttp._run.reentry_failures import (
     unavailable,
     warn_of_lost_cookies,
 )
-from stephttp._run.reentry_guard import ATTEMPT, takes_turns, target_of
+from stephttp._run.reentry_guard import ATTEMPT, NAMES_OF_CALL, takes_turns, target_of
 from stephttp._run.resumed_run import Resumed
 from stephttp._run.scope import RunScope
 from stephttp._wire import capsule, stored_state
@@ -37,12 +37,13 @@ from stephttp._wire.http import Request, Response
 from stephttp._wire.ids import CAPSULE
 from stephttp._wire.limits import MAX_ANSWER_BYTES, MAX_CHECKPOINT_BYTES
 from stephttp._wire.opcodes import Op
-from stephttp._wire.stored_state import CALL_HEADERS, CALLS_FEATURE, CallId, MemoKind
+from stephttp._wire.stored_state import CALLS_FEATURE, CallId, MemoKind
 from stephttp.errors import APIConnectionError, APIStatusError, NonRetriableError
 
 logger = logging.getLogger("stephttp")
 
 _UNANSWERED = stored_state.UNANSWERED.encode()
+_NAMES_OF_STATE = [(name, name.encode()) for name in (stored_state.FEATURES, stored_state.FAILURES)]
 _NOTHING_TO_DO = frozenset({409, 410})
 """Statuses by which a server says that this call was superseded, or that the run has ended
 (docs/protocol.md 12.1)."""
@@ -69,9 +70,9 @@ def resume(
     """
     run_id = request.header(b"x-run-id")
     request_id = request.header(b"x-request-id")
-    ours = bool(request.header(ATTEMPT))
+    ours = bool(request.first_values().get(ATTEMPT))
     comes = ours or not takes_turns(request)  # comes again after an error
-    unanswered = ours and bool(request.header(_UNANSWERED))
+    unanswered = ours and bool(request.first_values().get(_UNANSWERED))
     call_id = _call_id(request, checkpoints.deliveries.process) if ours else None
     try:
         if state is None:
@@ -153,7 +154,7 @@ def resume(
 
 
 def _call_id(request: Request, process: str) -> CallId | None:
-    job, attempt, step, delivery = (request.header(name.encode()) for name in CALL_HEADERS)
+    job, attempt, step, delivery = map(request.header, NAMES_OF_CALL)
     if not job or not attempt.isdecimal():
         return None
     return CallId(job, int(attempt), step, delivery, process)
@@ -161,10 +162,7 @@ def _call_id(request: Request, process: str) -> CallId | None:
 
 def _sent_along(request: Request) -> dict[str, str]:
     """Return the headers that the answer to `get_actions` would have had."""
-    return {
-        name: request.header(name.encode())
-        for name in (stored_state.FEATURES, stored_state.FAILURES)
-    }
+    return {name: request.header(key) for name, key in _NAMES_OF_STATE}
 
 
 def _attempt(request: Request, run: Run, failing: Sequence[str], plain: PlainCall | None) -> int:

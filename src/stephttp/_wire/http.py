@@ -83,13 +83,20 @@ class Request(Struct, eq=False):
     seen_at: SeenAt | None = None
     """Where the application sees the request, if `path` alone does not say it."""
     _known: tuple[Headers, dict[bytes, bytes]] | None = None
-    """The headers that `header` has looked into, and the first value of each: a re-entry is asked
-    for thirty of them."""
+    """The headers that were looked into, and the first value of each: a re-entry is asked for
+    thirty of them."""
 
     @property
     def endpoint(self) -> str:
         """The default id of its endpoint. Empty means method and path."""
         return f"{self.method} {self.route}" if self.route else ""
+
+    def first_values(self) -> dict[bytes, bytes]:
+        """Return the first value of each header, for those who read many. Not to be changed."""
+        known = self._known
+        if known is None or known[0] is not self.headers:
+            known = self._known = self.headers, dict(reversed(self.headers))
+        return known[1]
 
     def header(self, name: bytes) -> str:
         """Return the first value of a header.
@@ -100,10 +107,8 @@ class Request(Struct, eq=False):
         Returns:
             The value, decoded as Latin-1; empty without one.
         """
-        known = self._known
-        if known is None or known[0] is not self.headers:
-            known = self._known = self.headers, dict(reversed(self.headers))
-        return known[1].get(name, b"").decode("latin-1")
+        value = self.first_values().get(name)
+        return "" if value is None else value.decode("latin-1")
 
     @property
     def cookies(self) -> dict[str, str]:

@@ -17,13 +17,15 @@ from enum import Enum
 import msgspec
 from msgspec import Raw, Struct
 
-from stephttp._wire.http import Request
+from stephttp._wire.http import Headers, Request
 from stephttp._wire.json import UNREADABLE
 from stephttp._wire.opcodes import ErrorInfo
 
 FEATURE = "reentry-state"
 """Its name among the extras that the engine announces."""
 SIZE = "x-stephttp-state"
+_SIZE = SIZE.encode()
+_LENGTH = b"content-length"
 FAILURES = "x-stephttp-failures"
 FEATURES = "x-stephttp-features"
 PROCESS = "x-stephttp-process"
@@ -115,6 +117,7 @@ _error = msgspec.json.Decoder(ErrorInfo)
 _steps = msgspec.json.Decoder(dict[str, KnownStep])
 _PENDING = Memo(MemoKind.PENDING)
 _NULL = Raw(b"null")
+_VALUE = MemoKind.VALUE
 
 PENDING = b'{"pending":true}'
 """How the engine names a step that is not resolved yet."""
@@ -150,7 +153,7 @@ def read_memo(entry: Raw) -> Memo:
     """Interpret one entry. An object with the one key `data` is a value, with `error` a failure,
     with `input` a list of arguments; anything else is itself the value."""
     if entry == _NULL:  # as of each sleep; an exception takes longer than all of this
-        return Memo(MemoKind.VALUE, entry)
+        return Memo(_VALUE, entry)
     try:
         fields = _fields.decode(entry)
     except UNREADABLE:
@@ -173,8 +176,8 @@ def read_memo(entry: Raw) -> Memo:
 
 def announced(request: Request) -> int:
     """Return how many bytes of state a request announces behind its body."""
-    text = request.header(SIZE.encode())
-    size = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
+    text = request.first_values().get(_SIZE, b"")
+    size = int(text) if text.isdigit() and len(text) < 10 else 0
     return size if size <= LARGEST else 0
 
 
@@ -188,11 +191,17 @@ def detach(request: Request) -> bytes | None:
     if not 0 < size <= len(request.body):
         return None
     request.body, state = request.body[:-size], request.body[-size:]
-    length = str(len(request.body)).encode()
-    request.headers = [
-        (name, length if name == b"content-length" else value) for name, value in request.headers
-    ]
+    request.headers = _with_length(request.headers, size + len(request.body), len(request.body))
     return state
+
+
+def _with_length(headers: Headers, was: int, is_: int) -> Headers:
+    """Return headers with another length of the body."""
+    own, length = (_LENGTH, b"%d" % was), (_LENGTH, b"%d" % is_)
+    if headers.count(own) != 1:  # not as all servers give it
+        return [length if name == _LENGTH else (name, value) for name, value in headers]
+    at = headers.index(own)
+    return [*headers[:at], length, *headers[at + 1 :]]
 
 
 class CompletionOrder:

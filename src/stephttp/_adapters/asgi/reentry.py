@@ -31,6 +31,9 @@ _BYPASSING = ("http.response.pathsend", "http.response.zerocopysend", "http.resp
 """Extensions by which a response's body would reach the server without passing us."""
 
 
+_reset = current_call.reset
+
+
 async def reenter(
     app: ASGIApp, runtime: Runtime, scope: Scope, receive: Receive, send: Send
 ) -> None:
@@ -140,7 +143,7 @@ async def _run_handler(
     except BaseException as raised:
         error = raised
     finally:
-        current_call.reset(token)
+        _reset(token)
         current.leave()
     return error if answer.sent else await run_scope.end(error)
 

@@ -40,6 +40,9 @@ def claims_reentry(scope: Scope) -> bool:
 def is_serve_call(scope: Scope) -> bool:
     """Whether a call of the server is for a function of `serve`, of another SDK. Only headers say
     so: query, method and body of a re-entry are the original caller's, who could plant it there."""
+    named = dict(scope["headers"])
+    if KIND_HEADER not in named and not named.keys() >= SERVE_HEADERS:  # as in all re-entries
+        return False
     names = {name for name, value in scope["headers"] if value}
     return names >= SERVE_HEADERS or KIND_HEADER in names
 
