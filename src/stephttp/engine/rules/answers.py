@@ -29,7 +29,7 @@ whose SDK takes a call that it cannot verify for a new request.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
 
@@ -62,10 +62,15 @@ class HTTPResponse:
     status: int
     headers: Sequence[tuple[str, str]]
     body: bytes
+    _first: dict[str, str] = field(init=False, compare=False, repr=False)
+    """The first value of each header: a dozen are asked for."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_first", dict(reversed(self.headers)))
 
     def header(self, name: str) -> str:
         """Return the first value of a header, or an empty text."""
-        return next((value for key, value in self.headers if key == name), "")
+        return self._first.get(name, "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,13 @@ from itertools import chain
 
 import msgspec
 
+_chained = chain.from_iterable
 _VALUES = re.compile(r"(?<=\bVALUES )\([^()]*\)")
 _NAME = re.compile(r":\w+")
 
-# Few, so that each connection keeps all of them prepared; the largest stays far below the number of
-# parameters that SQLite allows (32,766).
-_SIZES = (64, 32, 16, 8, 4, 2, 1)
+# Powers of two up to this one are few sizes, so that each connection keeps all of them prepared. It
+# stays far below the number of parameters that SQLite allows (32,766).
+_LARGEST = 64
 
 
 def insert(connection: sqlite3.Connection, query: str, rows: Sequence[Sequence[object]]) -> None:
@@ -25,12 +26,12 @@ def insert(connection: sqlite3.Connection, query: str, rows: Sequence[Sequence[o
         query: `INSERT ... VALUES (...)`, for one row; `ON CONFLICT` may follow.
         rows: values in the order of its parameters, whether these have names or not.
     """
-    done = 0
-    for size in _SIZES:
-        while len(rows) - done >= size:
-            part = rows[done : done + size]
-            connection.execute(_repeated(query, size), tuple(chain.from_iterable(part)))
-            done += size
+    done, left = 0, len(rows)
+    while left:
+        size = min(_LARGEST, 1 << (left.bit_length() - 1))
+        part = rows[done : done + size]
+        connection.execute(_repeated(query, size), tuple(_chained(part)))
+        done, left = done + size, left - size
 
 
 def json_array(keys: Iterable[str | int]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from operator import attrgetter, itemgetter
 from typing import Any
 
@@ -21,6 +21,8 @@ from stephttp.engine.rules.reruns import Source
 from stephttp.engine.store import counts, function_rows, gate_rows, many_rows
 from stephttp.engine.store.sql import QUERIES
 
+_STATUSES = {status.value: status for status in RunStatus}
+_KINDS = {kind.value: kind for kind in TimerKind}
 _PLACES = 4
 """How many steps the query `known_steps` looks for."""
 
@@ -52,7 +54,7 @@ def load_many(connection: sqlite3.Connection, run_ids: Collection[str]) -> dict[
 def _run(run_id: str, status: str, *others: Any) -> Run:
     *first, invoked_by, fn_id, began_ms, is_of_function, has_turn = others
     return replace(
-        Run(run_id, RunStatus(status), *first),
+        Run(run_id, _STATUSES[status], *first),
         invoked_by=invoked_by,
         fn_id=fn_id,
         began_ms=began_ms,
@@ -73,7 +75,7 @@ def _timers_of(
     if run_ids:
         rows = connection.execute(QUERIES["timers_of_runs"], (many_rows.json_array(run_ids),))
         for run_id, step_id, kind, *others in rows:
-            timers.setdefault(run_id, {})[step_id] = Timer(step_id, TimerKind(kind), *others)
+            timers.setdefault(run_id, {})[step_id] = Timer(step_id, _KINDS[kind], *others)
     return timers
 
 
@@ -141,6 +143,8 @@ def load_surroundings(
                     function = function_rows.load_function(connection, endpoint.fn_id)
                     if function is not None and endpoint.query is not None:
                         functions[name] = function
+    if not (signals or endpoints):
+        return snapshot
     return replace(snapshot, signals=signals, endpoints=endpoints, functions=functions)
 
 
@@ -222,22 +226,29 @@ _PARTS = {
 run id."""
 
 
+_steps_of, _timers_of_change = attrgetter("steps"), attrgetter("timers")
+_history_of, _warnings_of = attrgetter("history"), attrgetter("warnings")
+
+
 def _save_parts(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
-    _insert(connection, "upsert_step", [(change, change.steps) for change in changes])
+    _insert(connection, "upsert_step", changes, _steps_of)
     dropped = [(change.run.run_id, step_id) for change in changes for step_id in change.dropped]
     _many(connection, "delete_timer", dropped)
-    _insert(connection, "upsert_timer", [(change, change.timers) for change in changes])
-    _insert(connection, "add_history", [(change, change.history) for change in changes])
-    _insert(connection, "add_warning", [(change, change.warnings) for change in changes])
+    _insert(connection, "upsert_timer", changes, _timers_of_change)
+    _insert(connection, "add_history", changes, _history_of)
+    _insert(connection, "add_warning", changes, _warnings_of)
     _many(connection, "displace_wait", [pair for change in changes for pair in change.displaced])
 
 
 def _insert(
-    connection: sqlite3.Connection, query: str, parts: Iterable[tuple[Change, Sequence[Value]]]
+    connection: sqlite3.Connection,
+    query: str,
+    changes: Sequence[Change],
+    part: Callable[[Change], Sequence[Value]],
 ) -> None:
     values = _PARTS[query]
-    rows = [(change.run.run_id, *values(one)) for change, some in parts for one in some]
-    many_rows.insert(connection, QUERIES[query], rows)
+    if rows := [(change.run.run_id, *values(one)) for change in changes for one in part(change)]:
+        many_rows.insert(connection, QUERIES[query], rows)
 
 
 def row(new: NewRun, run: Run) -> dict[str, Any]:
