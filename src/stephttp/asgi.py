@@ -69,6 +69,7 @@ class ASGIMiddleware:
                 call = ASGIFirstCall(self.app, self.runtime, scope, receive, send, context)
                 await call.respond(self._run_at_once)
         elif scope["type"] == "lifespan":
+            self.runtime.preload()
             await self.app(scope, receive, self._draining(send))
         else:
             await self.app(scope, receive, send)

@@ -180,3 +180,58 @@ def run(code: str) -> str:
     environ = {name: value for name, value in os.environ.items() if "COV" not in name}
     command = [sys.executable, "-c", code]
     return subprocess.run(command, env=environ, capture_output=True, text=True, check=True).stdout
+
+
+SERVED = """
+import asyncio, os, sys
+import stephttp
+
+async def answer(reader, writer):
+    await reader.readuntil(b"\\r\\n\\r\\n")
+    head = b"HTTP/1.1 200 OK\\r\\ncontent-length: 2\\r\\nconnection: close\\r\\n\\r\\n"
+    writer.write(head + b"{}")
+    await writer.drain()
+    writer.close()
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    await stephttp.step.run("one", lambda: 1)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+async def main():
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    os.environ["INNGEST_DEV"] = "http://127.0.0.1:%d" % server.sockets[0].getsockname()[1]
+    provider = stephttp.setup("a.example")
+    wrapped = provider.asgi(app)
+    events, started = asyncio.Queue(), asyncio.Event()
+
+    async def send(message):
+        started.set()
+
+    lifespan = asyncio.create_task(wrapped({"type": "lifespan"}, events.get, send))
+    await events.put({"type": "lifespan.startup"})
+    await started.wait()
+    loaded = set(sys.modules)
+    scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
+    await wrapped(scope, None, send)
+    assert await provider.wait(60), "the run is delivered"
+    later = [name for name in sys.modules if name not in loaded]
+    of_client = ("httpx2", "httpcore2", "ssl", "stephttp._client")
+    print(*[name for name in later if name.startswith(of_client)])
+    await events.put({"type": "lifespan.shutdown"})
+    await lifespan
+    server.close()
+
+asyncio.run(main())
+"""
+
+
+def test_a_served_application_has_its_http_client_before_the_first_request() -> None:
+    """That takes up to 0.1 s, for which all requests of that moment would wait."""
+    assert run(SERVED).split() == []

@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -206,6 +207,23 @@ def test_the_end_of_the_lifespan_delivers_what_is_left() -> None:
         for _ in range(20):
             assert client.get("/").json() == 1
     assert len(arrived) == 20
+
+
+def test_an_application_starts_although_the_http_client_cannot_be_made(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With an error, a server would take the lifespan for unknown, and skip the application's."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    started: list[bool] = []
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        started.append(True)
+        yield
+
+    provider = Provider(resolve("http://testserver", environ={"INNGEST_DEV": "1"}))
+    with TestClient(provider.asgi(FastAPI(lifespan=lifespan))):
+        assert started == [True]
 
 
 async def test_the_end_of_the_lifespan_says_what_could_not_be_delivered(

@@ -4,8 +4,8 @@ and reads requests in the same way, is in `blocking_driver`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from functools import lru_cache
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
@@ -74,9 +74,9 @@ class AsyncDriver:
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx2.AsyncClient]
         self._clients = WeakKeyDictionary()
 
-    def run(self, flow: Flow[T]) -> Coroutine[Any, Any, T]:
+    async def run(self, flow: Flow[T]) -> T:
         """Drive `flow` to its end and return what it returns; raises what it raises."""
-        return carry_out(flow, self._do)
+        return await carry_out(flow, self._do)
 
     async def _do(self, wanted: APICall | Pause | Invoke | Until) -> Any:
         if isinstance(wanted, APICall):
@@ -104,6 +104,12 @@ class AsyncDriver:
                 yield Streamed(response.status_code, raw_headers(response), response.aiter_raw())
         finally:
             await response.aclose()
+
+    def preload(self) -> None:
+        """Import the HTTP client, and make that of the running loop, where that is possible."""
+        # What fails here fails in the first call again, which says so. Trio's loop sends nothing.
+        with suppress(Exception):
+            self._client()
 
     async def aclose(self) -> None:
         """Close the connections of the running loop."""

@@ -279,6 +279,11 @@ class Runtime:
 
         return MadeUpTokens(self.settings.keys, self.monotonic)
 
+    def preload(self) -> None:
+        """Prepare the HTTP client of the running event loop before the first request comes: that
+        takes up to 0.1 s, for which all requests of that moment would wait."""
+        self._driver.preload()
+
     def preload_before_fork(self) -> None:
         """Finish imports before this process is forked: a module that a thread has half imported by
         then would stay so in the child forever."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from threading import get_ident
 from types import CodeType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -100,9 +100,9 @@ class LoopScope(RunScope):
         """Call something after so many seconds. Only on the event loop."""
         return self._loop.call_later(seconds, call)
 
-    def drive(self, flow: Flow[T]) -> Coroutine[Any, Any, T]:
+    async def drive(self, flow: Flow[T]) -> T:
         """Carry out a flow of the API."""
-        return self.runtime.drive(flow)
+        return await self.runtime.drive(flow)
 
     def block(self, flow: Flow[T]) -> T:
         """Carry out a flow of the API while this thread waits."""
