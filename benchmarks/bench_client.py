@@ -28,11 +28,11 @@ def measure(folder: Path) -> list[Row]:
 def compare(url: str, concurrency: int, rounds: int) -> Row:
     measured = harness.alternate(
         rounds,
-        ours=partial(micros, "ours", url, concurrency),
+        stephttp=partial(micros, "stephttp", url, concurrency),
         aiohttp=partial(micros, "aiohttp", url, concurrency),
     )
     question = f"CPU of a call by aiohttp's client, against the engine's; {concurrency} at a time"
-    row = harness.compared(question, measured, "aiohttp", "ours", unit="times")
+    row = harness.compared(question, measured, "aiohttp", "stephttp", unit="times")
     row.peers = {f"{name}, µs": statistics.median(each) for name, each in measured.items()}
     return row
 

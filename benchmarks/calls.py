@@ -1,6 +1,6 @@
 """Calls of an endpoint by one HTTP client, in a process of its own; and the endpoint.
 
-python -m benchmarks.calls ours|aiohttp URL CONCURRENCY CALLS
+python -m benchmarks.calls stephttp|aiohttp URL CONCURRENCY CALLS
 
 It prints the microseconds of this process's processor time for a call.
 """
@@ -84,7 +84,7 @@ def theirs(egress: Egress) -> tuple[Callable[[HTTPRequest], Awaitable[HTTPRespon
 async def measure(which: str, url: str, concurrency: int, calls: int) -> float:
     """Return the microseconds of processor time a call."""
     egress = Egress([parse_rule("127.0.0.1")], private=False)
-    call, client = ours(egress, concurrency) if which == "ours" else theirs(egress)
+    call, client = ours(egress, concurrency) if which == "stephttp" else theirs(egress)
     request = HTTPRequest("POST", url, "/orders/a%2Fb?fnId=app-order&stepId=step", SENT, BODY)
 
     async def worker(count: int) -> None:
