@@ -69,13 +69,17 @@ class ASGIMiddleware:
                 call = ASGIFirstCall(self.app, self.runtime, scope, receive, send, context)
                 await call.respond(self._run_at_once)
         elif scope["type"] == "lifespan":
-            self.runtime.preload()
-            await self.app(scope, receive, self._draining(send))
+            await self.app(scope, receive, self._attended(send))
         else:
             await self.app(scope, receive, send)
 
-    def _draining(self, send: Send) -> Send:
-        async def draining_send(message: Message) -> None:
+    def _attended(self, send: Send) -> Send:
+        """Return `send` of the lifespan, for what is done when the application has started, so that
+        it may set the environment, and when it ends."""
+
+        async def attended_send(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                self.runtime.preload()
             ends = message["type"].startswith("lifespan.shutdown.")
             if ends and not await self.runtime.aclose(SHUTDOWN_TIMEOUT):
                 logger.warning(
@@ -85,4 +89,4 @@ class ASGIMiddleware:
                 )
             await send(message)
 
-        return draining_send
+        return attended_send

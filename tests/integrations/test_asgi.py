@@ -3,9 +3,11 @@
 import asyncio
 import json
 import socket
+import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +226,45 @@ def test_an_application_starts_although_the_http_client_cannot_be_made(
     provider = Provider(resolve("http://testserver", environ={"INNGEST_DEV": "1"}))
     with TestClient(provider.asgi(FastAPI(lifespan=lifespan))):
         assert started == [True]
+
+
+def test_an_application_may_name_a_proxy_when_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.path)
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(200)
+            self.send_header("content-length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.server_port}")
+        yield
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.get("/")
+    async def handler() -> int:
+        return await step.run("a", lambda: 1)
+
+    for name in ("http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+        thread = threading.Thread(target=proxy.serve_forever)
+        thread.start()
+        settings = resolve("http://testserver", environ={"INNGEST_DEV": "http://far.example"})
+        with TestClient(Provider(settings).asgi(app)) as client:
+            assert client.get("/").json() == 1
+        proxy.shutdown()
+        thread.join()
+    assert [path.split("?")[0] for path in asked] == ["http://far.example/v1/http/runs"]
 
 
 async def test_the_end_of_the_lifespan_says_what_could_not_be_delivered(

@@ -242,6 +242,9 @@ def test_a_state_is_taken_once_by_the_process_that_it_is_for_and_while_it_is_fre
     assert not deliveries.take(request_to(mine, now + 801), now)
     assert deliveries.take(request_to(mine, now), now)
     assert not deliveries.take(request_to(mine, now), now)
+    again = request_to(mine, now)
+    again.headers = [*again.headers, (b"x-inngest-step-id", b"")]
+    assert not deliveries.take(again, now), "an empty header says what a missing one says"
     assert deliveries.take(request_to(mine, now, "other"), now)
     late = now + 60_000
     assert deliveries.take(request_to(mine, late, "third"), late), "the first ones are forgotten"

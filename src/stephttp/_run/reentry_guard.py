@@ -161,7 +161,7 @@ class Deliveries:
         """Start afresh, in a process that was forked."""
         self._lock = threading.Lock()
         # A `dict` whose oldest entries go is searched from its first place each time.
-        self._taken: OrderedDict[tuple[bytes | None, ...], int] = OrderedDict()
+        self._taken: OrderedDict[tuple[bytes, ...], int] = OrderedDict()
         self._latest_ms = 0
         self.process = os.urandom(12).hex()
         """The name of this process, for the engine."""
@@ -172,7 +172,7 @@ class Deliveries:
         sent, receiver = first.get(_SENT, b""), first.get(_RECEIVER)
         if receiver != self.process.encode() or not sent.isdigit():
             return False
-        call = tuple(map(first.get, _NAMES_OF_CALL))
+        call = tuple([first.get(name, b"") for name in _NAMES_OF_CALL])
         with self._lock:
             self._latest_ms = max(self._latest_ms, now_ms)
             # What was forgotten must stay too old, also after the clock went back.

@@ -281,8 +281,10 @@ class Runtime:
 
     def preload(self) -> None:
         """Prepare the HTTP client of the running event loop before the first request comes: that
-        takes up to 0.1 s, for which all requests of that moment would wait."""
-        self._driver.preload()
+        takes up to 0.1 s, for which all requests of that moment would wait. A host that stops
+        between requests starts often, and for one request."""
+        if self.settings.background:
+            self._driver.preload()
 
     def preload_before_fork(self) -> None:
         """Finish imports before this process is forked: a module that a thread has half imported by
