@@ -1,5 +1,5 @@
 """Marks on an Inngest server: pseudo-steps by which parallel calls of a run leave notes to each
-other.
+other, as of a step that is planned again under another id.
 
     mark      stored                                      says
     parallel  before two things are opened at once        calls of the handler run no step

@@ -1,5 +1,5 @@
-"""Steps whose bodies did not return: they failed (and may be tried again), were cut off, or
-abandoned.
+"""Steps whose bodies did not return: they failed (whether they are tried again, or fail for good,
+is decided here), were cut off, or abandoned.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Calls of handlers that cannot have a run: each step says why, before anything was done."""
+"""Calls of handlers that cannot have a run, as of functions of Inngest's SDKs: each step raises
+`OutsideRunError` or another error that says why, before anything was done.
+"""
 
 from __future__ import annotations
 
