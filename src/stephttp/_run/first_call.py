@@ -95,9 +95,8 @@ class FirstCall(HookedCall):
         """The ASGI scope or the environ; see `HandlerCall`."""
 
     def delivers_first(self) -> bool:
-        """Return whether the end of the run is delivered before its caller has the whole response:
-        on a host that stops between requests; and so that the next request finds the place free.
-        """
+        """Return whether a run is delivered before its caller has the whole response: on a host
+        that stops between requests; and so that the next request finds the place free."""
         return self._opened_first or not self.runtime.settings.background
 
     def first_step(self) -> None:

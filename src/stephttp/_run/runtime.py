@@ -112,20 +112,14 @@ class Runtime:
         """Names, in development, the steps that block the event loop."""
         self.deliveries = Deliveries()
         """The states of runs that came along with re-entries."""
+        keys, rng = Keys.shared(*settings.keys), rng or random.Random()
         self.checkpoints = Checkpoints(
-            settings,
-            Keys.shared(*settings.keys),
-            now_ns,
-            rng or random.Random(),
-            Sealer(settings.keys),
-            self.deliveries,
+            settings, keys, now_ns, rng, Sealer(settings.keys), self.deliveries
         )
-        headers = settings.api_headers
-        self._driver = AsyncDriver(
-            settings.base_url, transport=transport, pause=pause, headers=headers
-        )
+        url, headers = settings.base_url, settings.api_headers
+        self._driver = AsyncDriver(url, transport=transport, pause=pause, headers=headers)
         self._sync_driver = SyncDriver(
-            settings.base_url, transport=sync_transport, pause=sync_pause, headers=headers
+            url, transport=sync_transport, pause=sync_pause, headers=headers
         )
         self.drive = self._driver.run
         """Carries out a flow of the checkpoint API: a coroutine."""
@@ -280,10 +274,9 @@ class Runtime:
         return MadeUpTokens(self.settings.keys, self.monotonic)
 
     def preload(self) -> None:
-        """Prepare the HTTP client of the running event loop before the first request comes: that
-        takes up to 0.1 s, for which all requests of that moment would wait. A host that stops
-        between requests starts often, and for one request."""
-        if self.settings.background:
+        """Prepare the HTTP client of this event loop, which takes up to 0.1 s, before requests come
+        that would wait for it."""
+        if self.settings.background:  # if not, the host may start for each request
             self._driver.preload()
 
     def preload_before_fork(self) -> None:

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from stephttp._client.flow import Flow
 
 ENDED = object()
-
 # To look these up each time takes more instructions.
 _set_here = here.set
 _run_in = Context.run

@@ -1,10 +1,8 @@
 """HTTP requests and responses, neutral to ASGI, WSGI and HTTP clients; bodies with their limit,
-`Prefer` and `Accept`.
+`Prefer` (RFC 7240) and `Accept`.
 
 Header names are lower case, as ASGI has them; names and values are bytes on the way through the
 application (where nothing may be lost) and text where they enter JSON.
-
-A caller may say in `Prefer` whether and how long it waits (RFC 7240).
 """
 
 from __future__ import annotations
@@ -83,8 +81,7 @@ class Request(Struct, eq=False):
     seen_at: SeenAt | None = None
     """Where the application sees the request, if `path` alone does not say it."""
     _known: tuple[Headers, dict[bytes, bytes]] | None = None
-    """The headers that were looked into, and the first value of each: a re-entry is asked for
-    thirty of them."""
+    """The headers that were looked into, and the first value of each."""
 
     @property
     def endpoint(self) -> str:
@@ -214,26 +211,21 @@ def text_headers(headers: Headers) -> list[tuple[str, str]]:
 
 
 def joined_headers(headers: Headers) -> dict[str, str]:
-    """Return headers as a map; a repeated one becomes a list in one line (RFC 9110, 5.3), but for
-    `Set-Cookie`, for which that section makes the exception."""
+    """Return headers as a map, as `joined` does; `Set-Cookie` is the exception (RFC 9110, 5.3)."""
     pairs = text_headers(headers)
-    joined = dict(pairs)
-    if len(joined) == len(pairs):  # mostly
-        return joined
-    joined.clear()
-    for key, text in pairs:
-        if key not in joined:
-            joined[key] = text
-        elif key != "set-cookie":
-            joined[key] += f", {text}"
-    return joined
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else joined(pairs, "set-cookie")
 
 
-def joined(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return headers as a map; a repeated one becomes a list in one line (RFC 9110, 5.3)."""
+def joined(headers: Iterable[tuple[str, str]], exception: str = "") -> dict[str, str]:
+    """Return headers as a map; a repeated one becomes a list in one line (RFC 9110, 5.3). Of the
+    exception, the first value stays."""
     found: dict[str, str] = {}
     for name, value in headers:
-        found[name] = f"{found[name]}, {value}" if name in found else value
+        if name not in found:
+            found[name] = value
+        elif name != exception:
+            found[name] += f", {value}"
     return found
 
 
