@@ -278,6 +278,10 @@ def enter(call: CurrentCall) -> Token[CurrentCall | None]:
     return current_call.set(call)
 
 
+restore = current_call.reset
+"""Make the call current again that was before `enter`, which returned what this takes."""
+
+
 def refuse_inside(outer: CurrentCall, call: CurrentCall) -> None:
     """Raise `ConfigurationError` if `outer` is at work on the request of `call`."""
     if outer.runtime is call.runtime and not outer.left:

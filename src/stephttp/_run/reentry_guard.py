@@ -116,10 +116,15 @@ def target_of(request: Request) -> str | None:
     return target if target not in ("", _ROOT) else None
 
 
+def is_ours(request: Request) -> bool:
+    """Whether a call is by our engine."""
+    return bool(request.first_values().get(ATTEMPT))
+
+
 def takes_turns(request: Request) -> bool:
     """Whether a call waits for others of its run: not if another server than ours asks for one
     step, which it does for several at the same time (docs/protocol.md 13.2)."""
-    return bool(request.first_values().get(ATTEMPT)) or target_of(request) is None
+    return is_ours(request) or target_of(request) is None
 
 
 def sent_ns(request: Request) -> int:
@@ -130,7 +135,7 @@ def sent_ns(request: Request) -> int:
 def own_headers(runtime: Runtime, request: Request) -> Headers:
     """Return what each answer to a re-entry says of this SDK, and to our engine of this process."""
     own = [*run_headers(_named_run(request)), VERSION_HEADER]
-    if request.first_values().get(ATTEMPT):
+    if is_ours(request):
         own.append((_PROCESS, runtime.deliveries.process.encode()))
     return own
 

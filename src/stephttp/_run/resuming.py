@@ -29,7 +29,7 @@ from stephttp._run.reentry_failures import (
     unavailable,
     warn_of_lost_cookies,
 )
-from stephttp._run.reentry_guard import ATTEMPT, NAMES_OF_CALL, takes_turns, target_of
+from stephttp._run.reentry_guard import ATTEMPT, NAMES_OF_CALL, is_ours, takes_turns, target_of
 from stephttp._run.resumed_run import Resumed
 from stephttp._run.scope import RunScope
 from stephttp._wire import capsule, stored_state
@@ -70,7 +70,7 @@ def resume(
     """
     run_id = request.header(b"x-run-id")
     request_id = request.header(b"x-request-id")
-    ours = bool(request.first_values().get(ATTEMPT))
+    ours = is_ours(request)
     comes = ours or not takes_turns(request)  # comes again after an error
     unanswered = ours and bool(request.first_values().get(_UNANSWERED))
     call_id = _call_id(request, checkpoints.deliveries.process) if ours else None

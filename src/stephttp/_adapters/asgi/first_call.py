@@ -18,7 +18,7 @@ from stephttp._adapters.asgi.messages import (
 )
 from stephttp._adapters.asgi.request import BODILESS, ReceivedCall
 from stephttp._adapters.asgi.scope import LoopScope, TaskContext
-from stephttp._run.current import MARK, CurrentCall, current_call, enter, run_headers
+from stephttp._run.current import MARK, CurrentCall, enter, restore, run_headers
 from stephttp._run.hooks import Hooks, drive
 from stephttp._run.runtime import Runtime
 from stephttp._run.scope import RunScope
@@ -33,10 +33,7 @@ logger = logging.getLogger("stephttp")
 _HELD_TYPES = frozenset({"http.response.start", "http.response.body"})
 """Messages that can be kept, for others to get them as well."""
 
-# To look these up each time, as an attribute of a class or of an imported name, takes more
-# instructions.
-_init = ReceivedCall.__init__
-_reset = current_call.reset
+_init = ReceivedCall.__init__  # `super`, or to look it up each time, takes more instructions
 
 
 class ASGIFirstCall(ReceivedCall):
@@ -85,7 +82,7 @@ class ASGIFirstCall(ReceivedCall):
                 error = raised
             finally:
                 if token is not None:
-                    _reset(token)
+                    restore(token)
                     scope.pop(MARK, None)
                 run_scope = self.current.leave()
                 if self._input is not None:
@@ -232,7 +229,6 @@ class ASGIFirstCall(ReceivedCall):
                     head = Response(status, headers)
                     await drive(scope.hooks.before_response(head))
                     status, headers = head.status, head.headers
-                    message = {**message, "status": status}
                 self._keep_answer()
                 if self._keyed:
                     self._held = []
@@ -240,6 +236,7 @@ class ASGIFirstCall(ReceivedCall):
             if "trailers" in message:
                 self._has_trailers = message["trailers"]
             message = dict(message)
+            message["status"] = status
             message["headers"] = run_headers(self.run_id, headers)
         elif (scope := self.current.so_far) is not None:
             if scope.run.suspended:

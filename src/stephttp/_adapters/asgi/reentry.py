@@ -19,7 +19,7 @@ from stephttp._adapters.asgi.messages import (
 from stephttp._adapters.asgi.request import identity, neutral
 from stephttp._adapters.asgi.scope import LoopScope, task_context
 from stephttp._core.run import Run
-from stephttp._run.current import MARK, CurrentCall, current_call, enter
+from stephttp._run.current import MARK, CurrentCall, enter, restore
 from stephttp._run.hooks import drive
 from stephttp._run.reentry import Reentry
 from stephttp._run.reentry_guard import body_of, own_headers
@@ -29,9 +29,6 @@ from stephttp.middleware import CallEnd
 
 _BYPASSING = ("http.response.pathsend", "http.response.zerocopysend", "http.response.trailers")
 """Extensions by which a response's body would reach the server without passing us."""
-
-
-_reset = current_call.reset
 
 
 async def reenter(
@@ -143,7 +140,7 @@ async def _run_handler(
     except BaseException as raised:
         error = raised
     finally:
-        _reset(token)
+        restore(token)
         current.leave()
     return error if answer.sent else await run_scope.end(error)
 

@@ -23,6 +23,7 @@ logger = logging.getLogger("stephttp")
 
 BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 
+_OF_SERVE = SERVE_HEADERS | {KIND_HEADER}
 _NOTHING_READ = Body(0)
 _SMALL = 64 * 1024
 """Bytes of a body that a server has by the time at which it calls an application, mostly."""
@@ -40,8 +41,7 @@ def claims_reentry(scope: Scope) -> bool:
 def is_serve_call(scope: Scope) -> bool:
     """Whether a call of the server is for a function of `serve`, of another SDK. Only headers say
     so: query, method and body of a re-entry are the original caller's, who could plant it there."""
-    named = dict(scope["headers"])
-    if KIND_HEADER not in named and not named.keys() >= SERVE_HEADERS:  # as in all re-entries
+    if _OF_SERVE.isdisjoint(dict(scope["headers"])):  # as in most re-entries
         return False
     names = {name for name, value in scope["headers"] if value}
     return names >= SERVE_HEADERS or KIND_HEADER in names

@@ -20,7 +20,7 @@ from stephttp._adapters.wsgi.messages import (
 )
 from stephttp._adapters.wsgi.request import mounts
 from stephttp._adapters.wsgi.scope import ThreadScope
-from stephttp._run.current import MARK, CurrentCall, current_call, enter, refuse_inside
+from stephttp._run.current import MARK, CurrentCall, current_call, enter, refuse_inside, restore
 from stephttp._run.hooks import Hooks, drive_blocking
 from stephttp._run.runtime import Runtime
 from stephttp._run.scope import RunScope
@@ -67,7 +67,7 @@ class WSGIFirstCall(AnsweredCall):
             error = raised
         finally:
             if token is not None:
-                current_call.reset(token)
+                restore(token)
                 environ.pop(MARK, None)
         if error is None and chunks is not None and not self.current.suspended:
             return self._passed_on(chunks)

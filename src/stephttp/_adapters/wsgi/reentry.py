@@ -27,7 +27,7 @@ from stephttp._adapters.wsgi.messages import (
 from stephttp._adapters.wsgi.request import BODY_HEADERS, identity, neutral
 from stephttp._adapters.wsgi.scope import ThreadScope
 from stephttp._core.run import Run
-from stephttp._run.current import MARK, CurrentCall, current_call, enter
+from stephttp._run.current import MARK, CurrentCall, enter, restore
 from stephttp._run.hooks import as_flow, drive_blocking
 from stephttp._run.reentry import Reentry
 from stephttp._run.reentry_guard import body_of, own_headers
@@ -132,7 +132,7 @@ def _run_handler(
     except BaseException as raised:
         error = raised
     finally:
-        current_call.reset(token)
+        restore(token)
         current.leave()
     ended_by, error = error, None  # its traceback leads back here
     return run_scope.end(ended_by), behind

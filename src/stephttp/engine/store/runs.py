@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from operator import attrgetter, itemgetter
 from typing import Any
 
@@ -16,7 +16,6 @@ from stephttp.engine.model.known_endpoint import Endpoint
 from stephttp.engine.model.refused import Refused
 from stephttp.engine.model.run import Known, NewRun, Run, RunStatus, Snapshot, Step
 from stephttp.engine.model.timer import Timer, TimerKind
-from stephttp.engine.model.values import Value
 from stephttp.engine.rules.reruns import Source
 from stephttp.engine.store import counts, function_rows, gate_rows, many_rows
 from stephttp.engine.store.sql import QUERIES
@@ -219,36 +218,32 @@ def _see(connection: sqlite3.Connection, row: dict[str, Any]) -> None:
 
 _in_order = itemgetter(*many_rows.parameters(QUERIES["insert_run"]))
 _PARTS = {
-    name: attrgetter(*many_rows.parameters(QUERIES[name])[1:])
-    for name in ("upsert_step", "upsert_timer", "add_history", "add_warning")
+    query: (attrgetter(part), attrgetter(*many_rows.parameters(QUERIES[query])[1:]))
+    for query, part in (
+        ("upsert_step", "steps"),
+        ("upsert_timer", "timers"),
+        ("add_history", "history"),
+        ("add_warning", "warnings"),
+    )
 }
-"""The values of a step, timer, entry or warning in the order of its query's parameters, after the
-run id."""
-
-
-_steps_of, _timers_of_change = attrgetter("steps"), attrgetter("timers")
-_history_of, _warnings_of = attrgetter("history"), attrgetter("warnings")
+"""Of a change, the steps, timers, entries or warnings that a query stores; and of each, the values
+in the order of its parameters, after the run id."""
 
 
 def _save_parts(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
-    _insert(connection, "upsert_step", changes, _steps_of)
+    _insert(connection, "upsert_step", changes)
     dropped = [(change.run.run_id, step_id) for change in changes for step_id in change.dropped]
     _many(connection, "delete_timer", dropped)
-    _insert(connection, "upsert_timer", changes, _timers_of_change)
-    _insert(connection, "add_history", changes, _history_of)
-    _insert(connection, "add_warning", changes, _warnings_of)
+    _insert(connection, "upsert_timer", changes)
+    _insert(connection, "add_history", changes)
+    _insert(connection, "add_warning", changes)
     _many(connection, "displace_wait", [pair for change in changes for pair in change.displaced])
 
 
-def _insert(
-    connection: sqlite3.Connection,
-    query: str,
-    changes: Sequence[Change],
-    part: Callable[[Change], Sequence[Value]],
-) -> None:
-    values = _PARTS[query]
-    if rows := [(change.run.run_id, *values(one)) for change in changes for one in part(change)]:
-        many_rows.insert(connection, QUERIES[query], rows)
+def _insert(connection: sqlite3.Connection, query: str, changes: Sequence[Change]) -> None:
+    part, values = _PARTS[query]
+    rows = [(change.run.run_id, *values(one)) for change in changes for one in part(change)]
+    many_rows.insert(connection, QUERIES[query], rows)
 
 
 def row(new: NewRun, run: Run) -> dict[str, Any]:
